@@ -1,0 +1,1 @@
+//! Declare, run, record, analyse and report experiments.

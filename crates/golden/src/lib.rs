@@ -1,0 +1,1 @@
+//! Reads golden files, compares, explains the worst element.
