@@ -1,1 +1,6 @@
 //! Declare, run, record, analyse and report experiments.
+
+pub mod identity;
+pub mod plan;
+pub mod store;
+pub mod trial;
