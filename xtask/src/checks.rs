@@ -1,0 +1,82 @@
+//! Tests, lints, docs and benches: cargo with the right arguments in the right order.
+
+use crate::{
+    programs::{Workspace, cargo_program},
+    tidy,
+};
+use anyhow::Result;
+use std::{process::Command, time::Instant};
+
+/// All tests: unit and integration tests through nextest where it is installed, then doc tests.
+pub(crate) fn test(workspace: &Workspace, args: &[String]) -> Result<()> {
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let scope: &[&str] =
+        if args.iter().any(|a| *a == "-p" || *a == "--package") { &[] } else { &["--workspace"] };
+    if workspace.has(&cargo_program(), &["nextest", "--version"]) {
+        workspace.cargo(&[&["nextest", "run"], scope, &args].concat())?;
+        if args.is_empty() {
+            workspace.cargo(&["test", "--doc", "--workspace"])?;
+        }
+        Ok(())
+    } else {
+        workspace.cargo(&[&["test"], scope, &args].concat())
+    }
+}
+
+/// What continuous integration runs.
+pub(crate) fn all(workspace: &Workspace, without_tests: bool) -> Result<()> {
+    step("format", || workspace.cargo(&["fmt", "--all", "--check"]))?;
+    step("tidy", || tidy::check(workspace))?;
+    if !without_tests {
+        step("tests", || test(workspace, &[]))?;
+    }
+    step("lints", || {
+        workspace.cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])
+    })?;
+    step("docs", || docs(workspace))?;
+    if workspace.has(&cargo_program(), &["deny", "--version"]) {
+        step("licences", || workspace.cargo(&["deny", "check", "licenses", "bans", "sources"]))?;
+    } else {
+        eprintln!("cargo-deny is not installed: licences and sources not checked");
+    }
+    step("smoke studies", || {
+        let mut args = vec!["run", "--quiet", "--package", "experiments", "--bin", "exp", "--"];
+        args.extend(["reproduce", "--profile", "smoke"]);
+        workspace.cargo(&args)
+    })
+}
+
+/// Criterion benches, of all crates or of the one that is named first.
+pub(crate) fn bench(workspace: &Workspace, args: &[String]) -> Result<()> {
+    let mut all = vec!["bench"];
+    let mut rest: Vec<&str> = args.iter().map(String::as_str).collect();
+    if let Some(name) = rest.first().filter(|a| !a.starts_with('-')).copied() {
+        all.extend(["--package", name]);
+        rest.remove(0);
+    } else {
+        all.push("--workspace");
+    }
+    all.extend(rest);
+    workspace.cargo(&all)
+}
+
+/// The API documentation, with every warning an error.
+fn docs(workspace: &Workspace) -> Result<()> {
+    eprintln!("+ cargo doc --no-deps --workspace (warnings denied)");
+    let status = Command::new(cargo_program())
+        .args(["doc", "--no-deps", "--workspace"])
+        .env("RUSTDOCFLAGS", "-D warnings")
+        .current_dir(&workspace.root)
+        .status()?;
+    anyhow::ensure!(status.success(), "cargo doc ended with {status}");
+    Ok(())
+}
+
+fn step(name: &str, run: impl FnOnce() -> Result<()>) -> Result<()> {
+    let start = Instant::now();
+    eprintln!("== {name}");
+    let outcome = run();
+    let word = if outcome.is_ok() { "passed" } else { "FAILED" };
+    eprintln!("== {name}: {word} in {:.0} s", start.elapsed().as_secs_f64());
+    outcome
+}
