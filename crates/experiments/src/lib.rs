@@ -2,5 +2,7 @@
 
 pub mod identity;
 pub mod plan;
+pub mod spec;
+pub mod split;
 pub mod store;
 pub mod trial;
