@@ -1,5 +1,6 @@
 //! Declare, run, record, analyse and report experiments.
 
+pub mod figures;
 pub mod identity;
 pub mod plan;
 pub mod spec;
