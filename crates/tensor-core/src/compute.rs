@@ -31,7 +31,6 @@ pub enum Compute {
 impl Compute {
     /// `x` as an operand of a matrix product: cast to bfloat16 under [`Compute::Bf16`] when it is a
     /// floating-point tensor, else the same tensor.
-    #[must_use]
     pub fn operand(self, x: &Tensor) -> Tensor {
         match self {
             Self::Bf16 if is_float(x.kind()) => x.to_kind(Kind::BFloat16),
@@ -40,7 +39,6 @@ impl Compute {
     }
 
     /// `x` back in `kind`, the element type of the surrounding computation; no copy when it has it.
-    #[must_use]
     pub fn result(self, x: Tensor, kind: Kind) -> Tensor {
         if x.kind() == kind { x } else { x.to_kind(kind) }
     }
@@ -52,6 +50,7 @@ pub(crate) fn is_float(kind: Kind) -> bool {
 
 /// Instruction sets of this CPU that decide whether [`Compute::Bf16`] pays.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "one flag for each instruction set, no states")]
 pub struct CpuSupport {
     /// 256-bit vectors.
     pub avx2: bool,

@@ -47,33 +47,27 @@ macro_rules! check_shape {
     };
     (@named $op:expr, $arg:expr, $x:expr, [$($dims:tt)*]) => {
         let __size: ::std::vec::Vec<i64> = $x.size();
-        let mut __want: ::std::vec::Vec<$crate::shape::Dim> = ::std::vec::Vec::new();
-        $crate::check_shape!(@want __want, $($dims)*);
-        $crate::shape::agree($op, $arg, &__size, &__want)?;
+        let __want: &[$crate::shape::Dim] = &$crate::check_shape!(@want [] $($dims)*);
+        $crate::shape::agree($op, $arg, &__size, __want)?;
         let mut __at = 0usize;
         $crate::check_shape!(@bind __size, __at, $($dims)*);
         let _ = __at;
     };
-    (@want $w:ident, ) => {};
-    (@want $w:ident, ? $d:ident $(, $($rest:tt)*)?) => {
-        $w.push($crate::shape::Dim::Free(stringify!($d)));
-        $crate::check_shape!(@want $w, $($($rest)*)?);
+    (@want [$($acc:expr,)*]) => { [$($acc),*] };
+    (@want [$($acc:expr,)*] ? $d:ident $(, $($rest:tt)*)?) => {
+        $crate::check_shape!(@want [$($acc,)* $crate::shape::Dim::Free(stringify!($d)),] $($($rest)*)?)
     };
-    (@want $w:ident, _ $(, $($rest:tt)*)?) => {
-        $w.push($crate::shape::Dim::Free("_"));
-        $crate::check_shape!(@want $w, $($($rest)*)?);
+    (@want [$($acc:expr,)*] _ $(, $($rest:tt)*)?) => {
+        $crate::check_shape!(@want [$($acc,)* $crate::shape::Dim::Free("_"),] $($($rest)*)?)
     };
-    (@want $w:ident, $d:ident $(, $($rest:tt)*)?) => {
-        $w.push($crate::shape::Dim::Named(stringify!($d), $d as i64));
-        $crate::check_shape!(@want $w, $($($rest)*)?);
+    (@want [$($acc:expr,)*] $d:ident $(, $($rest:tt)*)?) => {
+        $crate::check_shape!(@want [$($acc,)* $crate::shape::Dim::Named(stringify!($d), $d as i64),] $($($rest)*)?)
     };
-    (@want $w:ident, $d:literal $(, $($rest:tt)*)?) => {
-        $w.push($crate::shape::Dim::Exact($d));
-        $crate::check_shape!(@want $w, $($($rest)*)?);
+    (@want [$($acc:expr,)*] $d:literal $(, $($rest:tt)*)?) => {
+        $crate::check_shape!(@want [$($acc,)* $crate::shape::Dim::Exact($d),] $($($rest)*)?)
     };
-    (@want $w:ident, ($d:expr) $(, $($rest:tt)*)?) => {
-        $w.push($crate::shape::Dim::Named(stringify!($d), ($d) as i64));
-        $crate::check_shape!(@want $w, $($($rest)*)?);
+    (@want [$($acc:expr,)*] ($d:expr) $(, $($rest:tt)*)?) => {
+        $crate::check_shape!(@want [$($acc,)* $crate::shape::Dim::Named(stringify!($d), ($d) as i64),] $($($rest)*)?)
     };
     (@bind $s:ident, $at:ident, ) => {};
     (@bind $s:ident, $at:ident, ? $d:ident $(, $($rest:tt)*)?) => {

@@ -8,6 +8,7 @@ use super::{
 use crate::{
     Checked, Compute, Error, Init, Param, ParamPath, Result, Role, Tap, Validate, check_shape,
     config::{finite_in, in_range},
+    error::TorchContext,
     tap::{Site, pass, site},
 };
 use serde::{Deserialize, Serialize};
@@ -378,14 +379,16 @@ impl Decoder {
             return Err(Error::Shape { op, arg: "ids".to_owned(), expected, got: ids.size() });
         }
         past.check(op, self.blocks.len())?;
-        let mut x = self.embed.forward(ids)?; // [b, t, d_model]
-        if let Some(table) = &self.positions {
-            let table = table.value();
-            let d_model = x.size()[2];
-            check_shape!(op, table, [?_max_seq_len, d_model]);
-            x = x + table.narrow(0, past.seen(), seq_len);
-        }
-        x = self.dropout.forward(x, mode);
+        let x = self.embed.forward(ids)?; // [b, t, d_model]
+        let x = match &self.positions {
+            Some(table) => {
+                let (table, d_model) = (table.value(), x.size()[2]);
+                check_shape!(op, table, [?_max_seq_len, d_model]);
+                x + table.f_narrow(0, past.seen(), seq_len).op(op)?
+            }
+            None => x,
+        };
+        let mut x = self.dropout.forward(x, mode);
         let mut caches = Vec::new();
         for (layer, block) in self.blocks.iter().enumerate() {
             let cache = past.cache(layer);
@@ -479,7 +482,7 @@ mod tests {
         for (field, config) in [
             ("vocab_size", DecoderConfig { vocab_size: 0, ..base() }),
             ("d_model", DecoderConfig { d_model: i64::MAX, ..base() }),
-            ("d_model", DecoderConfig { d_model: 1 << 20, n_layers: 4096, ..base() }),
+            ("d_model", DecoderConfig { d_model: 1 << 20, n_heads: 64, n_layers: 4096, ..base() }),
             ("n_layers", DecoderConfig { n_layers: -1, ..base() }),
             ("n_heads", DecoderConfig { n_heads: 5, ..base() }),
             ("n_heads", DecoderConfig { n_heads: 0, ..base() }),

@@ -73,7 +73,7 @@ impl GruCell {
         let kind = self.w_ih.value().kind();
         same_kind(OP, "x", x, kind)?;
         same_kind(OP, "h", h, kind)?;
-        let from_x = self.from_input(x);
+        let from_x = self.project_input(x);
         Ok(self.recurrence().step(&from_x, h))
     }
 
@@ -98,7 +98,7 @@ impl GruCell {
     }
 
     /// `W_i x + b_i` for any number of inputs at once: `[.., d_in]` to `[.., 3 d_hidden]`.
-    fn from_input(&self, x: &Tensor) -> Tensor {
+    fn project_input(&self, x: &Tensor) -> Tensor {
         let operand = |t: &Tensor| self.compute.operand(t);
         let bias = operand(&self.b_ih.value());
         let y = operand(x).linear(&operand(&self.w_ih.value()), Some(bias));
@@ -280,7 +280,7 @@ impl Gru {
             let recurrence = cell.recurrence();
             let mut h = h;
             let mut states = Vec::new();
-            for from_x in cell.from_input(&x).unbind(1) {
+            for from_x in cell.project_input(&x).unbind(1) {
                 h = recurrence.step(&from_x, &h);
                 states.push(h.shallow_clone());
             }

@@ -31,7 +31,6 @@ impl Activation {
     }
 
     /// Applies the element-wise function (for SwiGLU that of the gate, `silu`).
-    #[must_use]
     pub fn apply(self, x: &Tensor) -> Tensor {
         match self {
             Self::Gelu => x.gelu("none"),
