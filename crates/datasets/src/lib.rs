@@ -49,3 +49,8 @@ pub mod token;
 
 pub use convert::Recipe;
 pub use error::{Error, Result};
+
+/// Compiles the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

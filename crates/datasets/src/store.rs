@@ -148,7 +148,9 @@ impl Store {
             match stage(dataset, source, &job, &staging.join("out")) {
                 Ok(()) => {
                     replace(&target, &staging)?;
-                    fs::remove_dir_all(&staging).map_err(Error::io(&staging))?;
+                    // The data set is in its place; a left-over that is still being written to by the
+                    // client of a killed run is no reason to call that a failure.
+                    let _ = fs::remove_dir_all(&staging);
                     return Ok(Fetched::From(source.describe()));
                 }
                 Err(error) => errors.push((source, error)),

@@ -6,7 +6,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use datasets::bytes::sha256;
@@ -179,7 +179,7 @@ fn fetches_once_verifies_and_repairs() {
 fn killed_in_the_middle_the_next_one_recovers() {
     let bench = Bench::new();
     bench.mode("half");
-    let mut child = bench.command(&["fetch", "toy"]).spawn().unwrap();
+    let mut child = bench.command(&["fetch", "toy"]).stdout(Stdio::null()).spawn().unwrap();
     let start = Instant::now();
     while !bench.at("started").exists() {
         assert!(start.elapsed() < Duration::from_secs(20), "the client was never started");
@@ -202,6 +202,27 @@ fn killed_in_the_middle_the_next_one_recovers() {
     assert_eq!(code, 0, "{text}");
     assert_eq!(bench.file().as_deref(), Some(ALPHA));
     assert!(!bench.at("data/toy/stray").exists() && bench.is_clean());
+}
+
+#[test]
+fn killed_at_any_moment_it_is_all_or_nothing() {
+    let bench = Bench::new();
+    let mut finished = 0;
+    for kill in 0..20 {
+        let mut child = bench.command(&["fetch", "toy"]).stdout(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(2 * kill));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        if let Some(data) = bench.file() {
+            assert_eq!(data, ALPHA);
+            assert_eq!(bench.run(&["verify"]).0, 0);
+            fs::remove_dir_all(bench.at("data/toy")).unwrap();
+            finished += 1;
+        }
+    }
+    assert!(finished < 20, "no kill came in time");
+    assert_eq!(bench.run(&["fetch", "toy"]).0, 0);
+    assert_eq!(bench.file().as_deref(), Some(ALPHA));
 }
 
 #[test]
@@ -271,6 +292,13 @@ fn downloads_go_on_where_they_stopped() {
         (0..n).map(|i| 100 * i).collect::<Vec<_>>(),
         "every run asked for the rest only"
     );
+    assert_eq!(bench.file().as_deref(), Some(ALPHA));
+    // A relative data folder is the same folder for the programs, wherever they run.
+    fs::remove_dir_all(bench.at("data")).unwrap();
+    bench.program("curl", &CURL.replace("head -c 100", "cat"));
+    let mut command = bench.command(&["fetch", "toy", "--dir", "data"]);
+    let (code, text) = said(&command.current_dir(bench.dir.path()).output().unwrap());
+    assert_eq!(code, 0, "{text}");
     assert_eq!(bench.file().as_deref(), Some(ALPHA));
     // A complete download with wrong bytes is thrown away, not resumed for ever.
     fs::remove_dir_all(bench.at("data")).unwrap();
