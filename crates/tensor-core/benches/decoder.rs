@@ -217,7 +217,10 @@ fn main() -> Result<()> {
             .warm_up_time(Duration::from_millis(100))
             .measurement_time(Duration::from_millis(500))
             .configure_from_args();
-        let mut group = criterion.benchmark_group("decoder training step");
+        let mut group = criterion.benchmark_group(format!(
+            "training step, {} x d_model {}",
+            config.n_layers, config.d_model
+        ));
         group.sampling_mode(criterion::SamplingMode::Flat);
         group.bench_function("ours, float32", |b| {
             b.iter(|| ours.step(&data).expect("it ran before"));
