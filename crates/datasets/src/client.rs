@@ -296,7 +296,29 @@ fn printed(output: &Output) -> String {
     )
 }
 
+/// The last three different lines: programs that try again say the same again.
 fn last_lines(text: &str) -> String {
-    let lines: Vec<&str> = text.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
-    lines[lines.len().saturating_sub(3)..].join("; ").chars().take(400).collect()
+    let mut lines: Vec<&str> = Vec::new();
+    for line in text.lines().rev().map(str::trim).filter(|l| !l.is_empty()) {
+        if lines.len() < 3 && !lines.contains(&line) {
+            lines.push(line);
+        }
+    }
+    lines.reverse();
+    lines.join("; ").chars().take(400).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_quoted_once() {
+        assert_eq!(
+            last_lines("start\n\nno host\nno host\n  no host\ngave up\n"),
+            "start; no host; gave up"
+        );
+        assert_eq!(last_lines("a\nb\nc\nd"), "b; c; d");
+        assert_eq!(last_lines(&"x".repeat(1000)).len(), 400);
+    }
 }
