@@ -1,8 +1,14 @@
 //! The same kinds with inputs that break layouts: one or many methods, long names, ties, equal,
 //! huge and negative values.
 
-use crate::samples::*;
-use experiments::figures::*;
+use crate::samples::{
+    ablation, around, cost, curves, dolan_more, ecdf, head, importance, improvement, intervals,
+    matrix, names, noise, overtuning, paired, profile, ranks, sparkline,
+};
+use experiments::figures::{
+    AblationStep, CostProfile, CriticalDifference, CurvePoint, Draw, Estimate, Figure, Head,
+    ImportanceBar, Palette, RankTest, RankedMethod, Result, ScaleKind, Width,
+};
 
 fn long_names(n: usize) -> Vec<String> {
     (0..n)
@@ -19,7 +25,7 @@ fn long_names(n: usize) -> Vec<String> {
 
 fn many(n: usize) -> Vec<RankedMethod> {
     // Mean ranks 1.6 .. n - 0.6 with one tie, summing to n(n+1)/2 by symmetry.
-    let middle = (n as f64 + 1.0) / 2.0;
+    let middle = f64::midpoint(n as f64, 1.0);
     long_names(n)
         .into_iter()
         .enumerate()
@@ -36,11 +42,12 @@ pub(crate) fn all() -> Result<Vec<Figure>> {
     let mut out = one_method()?;
     out.extend(many_methods()?);
     out.extend(values()?);
+    out.extend(scales_and_ties()?);
     Ok(out)
 }
 
 fn renamed(mut head: Head, name: &str) -> Head {
-    head.name = name.to_owned();
+    name.clone_into(&mut head.name);
     head
 }
 
@@ -66,7 +73,7 @@ fn one_method() -> Result<Vec<Figure>> {
     let mut e = sparkline();
     e.head = renamed(e.head, "x-sparkline-one");
     e.points = vec![(1.0, Estimate::single(-1.234_567e8))];
-    e.unit = "nats per token".to_owned();
+    "nats per token".clone_into(&mut e.unit);
     Ok(vec![
         a.draw(&palette)?,
         b.draw(&palette)?,
@@ -92,8 +99,8 @@ fn many_methods() -> Result<Vec<Figure>> {
         out.push(p.draw(&palette)?);
         let mut c = curves(&twelve, 4);
         c.head = put(c.head, "curves");
-        c.panels[1].title =
-            "a task with a name that is much too long for one small panel".to_owned();
+        "a task with a name that is much too long for one small panel"
+            .clone_into(&mut c.panels[1].title);
         out.push(c.draw(&palette)?);
         let mut e = ecdf(&twelve[..6]);
         e.head = put(e.head, "ecdf");
@@ -104,7 +111,7 @@ fn many_methods() -> Result<Vec<Figure>> {
         let mut r = ranks(&twelve, 14);
         r.head = put(r.head, "ranks");
         r.ranks[3][2] = None;
-        r.tasks[4] = "a task with a rather long name".to_owned();
+        "a task with a rather long name".clone_into(&mut r.tasks[4]);
         out.push(r.draw(&palette)?);
         let methods = many(12);
         let names: Vec<String> = methods.iter().map(|m| m.name.clone()).collect();
@@ -223,6 +230,13 @@ fn values() -> Result<Vec<Figure>> {
         }
         out.push(c.draw(&palette)?);
     }
+    Ok(out)
+}
+
+fn scales_and_ties() -> Result<Vec<Figure>> {
+    let methods = names(4);
+    let palette = Palette::for_methods(&methods);
+    let mut out = Vec::new();
     let mut log = curves(&methods, 2);
     log.head = renamed(log.head, "x-curves-log");
     log.x_scale = ScaleKind::Log10;

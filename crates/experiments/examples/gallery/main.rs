@@ -7,6 +7,7 @@
 mod extremes;
 mod samples;
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use experiments::figures::{Figure, Format};
@@ -22,7 +23,7 @@ fn main() -> anyhow::Result<()> {
     let figures: Vec<Figure> = samples::all()?.into_iter().chain(extremes::all()?).collect();
     for figure in &figures {
         figure.save(&folder, &formats)?;
-        page.push_str(&format!("<p id=\"{0}\"><code>{0}</code></p>\n{1}", figure.name, figure.svg));
+        write!(page, "<p id=\"{0}\"><code>{0}</code></p>\n{1}", figure.name, figure.svg)?;
     }
     std::fs::write(folder.join("index.html"), page)?;
     anyhow::ensure!(!figures.is_empty(), "no figures");

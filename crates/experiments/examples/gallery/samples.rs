@@ -1,6 +1,13 @@
 //! One figure of each kind with plausible, made-up numbers.
 
-use experiments::figures::*;
+use experiments::figures::{
+    AblationPath, AblationStep, Cost, CostPanel, CostProfile, CriticalDifference, Curve,
+    CurvePanel, CurvePoint, Curves, DolanMore, Draw, Ecdf, EcdfCurve, ErtTable, Estimate, Figure,
+    Head, Importance, ImportanceBar, Improvement, ImprovementRow, IntervalPanel, Intervals,
+    Overtuning, PairMatrix, Paired, PairedPanel, PairedRun, Palette, Profile, ProfileCurve,
+    Provenance, RankMap, RankTest, RankedMethod, Reference, Result, ScaleKind, Sparkline,
+    TunedMethod, Width,
+};
 
 /// Methods of the made-up study, in spec order.
 pub(crate) const METHODS: [&str; 4] = ["scored", "random", "fixed-final-size", "net2net"];
@@ -63,7 +70,7 @@ pub(crate) fn intervals(methods: &[String]) -> Intervals {
             .map(|i| Some(around(0.11 + 0.012 * i as f64 + shift + 0.004 * noise(i, 1), 0.006, 40)))
             .collect();
         let mut panel = IntervalPanel::new(label, rows);
-        panel.axis = "test error (lower is better)".to_owned();
+        "test error (lower is better)".clone_into(&mut panel.axis);
         panel
     };
     let mut panels = vec![panel("IQM", 0.0), panel("Median", 0.002), panel("Mean", 0.01)];

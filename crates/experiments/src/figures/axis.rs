@@ -5,7 +5,7 @@ use super::text::{self, BODY};
 use super::{Result, ScaleKind, invalid};
 
 /// How far a tick label may reach beyond its axis, in points.
-pub(crate) const OVERHANG: f64 = 7.0;
+pub(crate) const OVERHANG: f64 = 9.3;
 
 /// One tick.
 #[derive(Clone, Debug)]
@@ -244,8 +244,9 @@ impl Axis {
     pub(crate) fn label_runs(&self) -> Vec<Run> {
         let mut runs = Run::plain(&self.label);
         if self.factor != 0 {
-            runs[0].text.push_str(if self.label.is_empty() { "×" } else { " × " });
+            runs[0].text.push_str(if self.label.is_empty() { "(in " } else { " (in " });
             runs.extend(Run::power("10", self.factor));
+            runs.extend(Run::plain(")"));
         }
         runs
     }

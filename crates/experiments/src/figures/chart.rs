@@ -6,6 +6,15 @@ use super::palette::Look;
 use super::sheet::Sheet;
 use super::text::{self, BODY, CAP, LEADING};
 
+/// Markers along a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Marks {
+    None,
+    Filled,
+    /// A single run.
+    Hollow,
+}
+
 /// One line with what belongs to it.
 #[derive(Clone, Debug)]
 pub(crate) struct Trace {
@@ -26,7 +35,7 @@ pub(crate) struct Trace {
     /// Replaces the dashes of the look.
     pub(crate) dash: Option<&'static str>,
     /// Sparse markers along the line.
-    pub(crate) markers: bool,
+    pub(crate) marks: Marks,
 }
 
 impl Trace {
@@ -41,7 +50,7 @@ impl Trace {
             crosses: Vec::new(),
             dots: Vec::new(),
             dash: None,
-            markers: true,
+            marks: Marks::Filled,
         }
     }
 }
@@ -142,7 +151,7 @@ pub(crate) fn draw_grid(sheet: &mut Sheet, mut charts: Vec<Chart>, columns: usiz
         let title_lines = titles.iter().map(Vec::len).max().unwrap_or(0);
         let top = sheet.y;
         let label_top = top + if titled { title_lines as f64 * line + 1.0 } else { 0.0 };
-        let plot_top = label_top + if named { line + 3.0 } else { 4.0 };
+        let plot_top = label_top + if named { line + 5.0 } else { 4.0 };
         let last_row = (row + 1) * columns >= total;
         let mut x_named = false;
         for (column, (chart, title)) in chunk.iter().zip(&titles).enumerate() {
@@ -237,9 +246,9 @@ pub(crate) fn draw_chart(canvas: &mut Canvas, area: &Area, chart: &Chart) {
             canvas.polyline(&line, &Stroke { colour: "#555555", width: 2.3, dash });
         }
         canvas.polyline(&line, &Stroke { colour: trace.look.colour, width: 1.3, dash });
-        if trace.markers || line.len() == 1 {
+        if trace.marks != Marks::None || line.len() == 1 {
             for at in marker_places(&line, area, trace.look.index) {
-                canvas.marker(at, 2.1, &trace.look, false);
+                canvas.marker(at, 2.1, &trace.look, trace.marks == Marks::Hollow);
             }
         }
         canvas.close();

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::axis::Axis;
-use super::canvas::{AXIS, Anchor, Area, INK, MUTED, Stroke};
+use super::axis::{Axis, Tick};
+use super::canvas::{AXIS, Anchor, Area, INK, MUTED, Run, Stroke};
 use super::palette::{Look, Palette};
 use super::sheet::Sheet;
 use super::text::{self, BODY, CAP, LEADING};
@@ -178,43 +178,13 @@ impl Draw for CriticalDifference {
         let mut sheet = Sheet::new(&self.head, &counts)?;
         let (left, right) = sheet.inner();
 
-        // Label columns: half of the methods at each side, nearest the axis end they belong to.
-        let side_room = (right - left) * 0.29;
-        let rank_w = text::width("00.00", BODY) + 4.0;
-        let mut labels: Vec<Label> = Vec::with_capacity(k);
-        for &i in &order {
-            let m = &self.methods[i];
-            labels.push(Label {
-                lines: text::wrap(&m.name, BODY, side_room, 3),
-                rank: text::fixed(m.mean_rank, 2),
-                at: m.mean_rank,
-                look: palette.look(&format!("methods[{i}].name"), &m.name)?,
-            });
-        }
-        let (low_side, high_side) = {
-            let high = labels.split_off(k.div_ceil(2));
-            (labels, high)
-        };
-        // The outermost method gets the top row at its side, so that no elbow crosses another.
-        let high_side: Vec<Label> = high_side.into_iter().rev().collect();
-        let (left_side, right_side) =
-            if self.best_right { (high_side, low_side) } else { (low_side, high_side) };
-        let column = |side: &[Label]| {
-            let names = side.iter().flat_map(|l| l.lines.iter().map(String::as_str));
-            text::widest(names, BODY) + 4.0 + rank_w
-        };
-        let (left_w, right_w) = (column(&left_side), column(&right_side));
-        let axis_from = left + left_w + 8.0;
-        let axis_to = right - right_w - 8.0;
+        let layout = self.layout(&order, (left, right), palette)?;
+        let Layout { left_side, right_side, left_edge, right_edge, rank_w, .. } = &layout;
+        let (axis_from, axis_to) = (left_edge + 8.0, right_edge - 8.0);
         let mut axis =
             Axis::over("methods", "", ScaleKind::Linear, [], [Some(1.0), Some(k as f64)])?;
         let ends = if self.best_right { (axis_to, axis_from) } else { (axis_from, axis_to) };
-        axis.fit_horizontal(axis_to - axis_from);
-        // Ranks are whole numbers: fractional ticks of short axes are left out.
-        axis.ticks.retain(|t| (t.value - t.value.round()).abs() < 1e-9);
-        for tick in &mut axis.ticks {
-            tick.label = super::canvas::Run::plain(text::fixed(tick.value, 0));
-        }
+        axis.ticks = rank_ticks(k, axis_to - axis_from);
         let x = |v: f64| axis.place(v, ends.0, ends.1);
 
         self.bracket(&mut sheet, (axis_from, axis_to), (x(2.0) - x(1.0)).abs(), rejected);
@@ -225,7 +195,7 @@ impl Draw for CriticalDifference {
             let at = (x(tick.value), sheet.y);
             sheet.canvas.runs(at, Anchor::Middle, BODY, INK, &tick.label);
         }
-        sheet.y += 5.5;
+        sheet.y += 6.5;
         let axis_y = sheet.y;
         for tick in &axis.ticks {
             let at = x(tick.value);
@@ -254,14 +224,20 @@ impl Draw for CriticalDifference {
             placed.push((a, b, axis_y + 7.0 + 4.5 * track as f64));
         }
         let labels_top = axis_y + 7.0 + 4.5 * tracks.len() as f64 + 2.0;
-        let left_end = side(&mut sheet, &left_side, labels_top, left + left_w, axis_y, &x, true);
-        let right_end =
-            side(&mut sheet, &right_side, labels_top, right - right_w, axis_y, &x, false);
+        let at = |edge: f64, at_left: bool| Side {
+            top: labels_top,
+            edge,
+            axis_y,
+            rank_w: *rank_w,
+            at_left,
+        };
+        let left_end = at(*left_edge, true).draw(&mut sheet, left_side, &x);
+        let right_end = at(*right_edge, false).draw(&mut sheet, right_side, &x);
         for (a, b, y) in placed {
             let bar = Area { x: a, y: y - 1.2, w: b - a, h: 2.4 };
             sheet.canvas.rect(&bar, "#333333", None);
         }
-        for side in [&left_side, &right_side] {
+        for side in [left_side, right_side] {
             for l in side {
                 sheet.canvas.marker((x(l.at), axis_y), 2.4, &l.look, false);
             }
@@ -331,7 +307,7 @@ impl CriticalDifference {
     }
 
     fn note_lines(&self, rejected: bool) -> Vec<String> {
-        let alpha = text::short(self.alpha, 2);
+        let alpha = text::brief(self.alpha, 2);
         let ends = if self.best_right { "right" } else { "left" };
         let mut notes = vec![format!("Mean ranks over tasks; 1 is best, at the {ends}.")];
         if rejected {
@@ -360,38 +336,103 @@ impl CriticalDifference {
     }
 }
 
-/// Draws the labels of one side with their elbows; returns the lower end.
-fn side(
-    sheet: &mut Sheet,
-    labels: &[Label],
+/// Which labels stand at which side, and where their lines end.
+struct Layout {
+    left_side: Vec<Label>,
+    right_side: Vec<Label>,
+    left_edge: f64,
+    right_edge: f64,
+    rank_w: f64,
+}
+
+impl CriticalDifference {
+    /// Half of the labels at each side; all at the side of the best when the axis between two
+    /// columns would become too short to read.
+    fn layout(
+        &self,
+        order: &[usize],
+        (left, right): (f64, f64),
+        palette: &Palette,
+    ) -> Result<Layout> {
+        let rank_w = text::width(&text::fixed(order.len() as f64, 2), BODY) + 4.0;
+        let labels = |room: f64| -> Result<Vec<Label>> {
+            order
+                .iter()
+                .map(|&i| {
+                    let m = &self.methods[i];
+                    Ok(Label {
+                        lines: text::balanced(&m.name, BODY, room, 3),
+                        rank: text::fixed(m.mean_rank, 2),
+                        at: m.mean_rank,
+                        look: palette.look(&format!("methods[{i}].name"), &m.name)?,
+                    })
+                })
+                .collect()
+        };
+        let column = |side: &[Label]| {
+            let names = side.iter().flat_map(|l| l.lines.iter().map(String::as_str));
+            if side.is_empty() { 0.0 } else { text::widest(names, BODY) + 6.0 + rank_w }
+        };
+        let width = right - left;
+        let mut low = labels(width * 0.27)?;
+        // The outermost method gets the top row at its side, so that no elbow crosses another.
+        let mut high: Vec<Label> = low.split_off(order.len().div_ceil(2));
+        high.reverse();
+        if width - column(&low) - column(&high) < 0.42 * width {
+            low = labels(width * 0.36)?;
+            high.clear();
+        }
+        let (left_side, right_side) = if self.best_right { (high, low) } else { (low, high) };
+        let (left_edge, right_edge) = (left + column(&left_side), right - column(&right_side));
+        Ok(Layout { left_side, right_side, left_edge, right_edge, rank_w })
+    }
+}
+
+/// Whole ranks from 1 in the smallest step whose labels stay apart on `length` points.
+fn rank_ticks(k: usize, length: f64) -> Vec<Tick> {
+    let pitch = length / (k as f64 - 1.0);
+    let label = text::width(&text::fixed(k as f64, 0), BODY) + 5.0;
+    let step = [1, 2, 5, 10, 20, 50, 100, 200, 500]
+        .into_iter()
+        .find(|&s| pitch * s as f64 >= label)
+        .unwrap_or(k);
+    (1..=k)
+        .step_by(step)
+        .map(|r| Tick { value: r as f64, label: Run::plain(text::fixed(r as f64, 0)) })
+        .collect()
+}
+
+/// Where the labels of one side go.
+struct Side {
     top: f64,
     edge: f64,
     axis_y: f64,
-    x: &dyn Fn(f64) -> f64,
+    rank_w: f64,
     at_left: bool,
-) -> f64 {
-    let mut y = top;
-    let rank_w = text::width("00.00", BODY) + 4.0;
-    for label in labels {
-        let h = label.lines.len() as f64 * BODY * LEADING + 3.0;
-        let mid = y + h / 2.0;
-        y += h;
-        let at = x(label.at);
-        let ink =
-            Stroke::full(if label.look.needs_edge() { "#b8a800" } else { label.look.colour }, 0.9);
-        sheet.canvas.polyline(&[(at, axis_y), (at, mid), (edge, mid)], &ink);
-        let base = mid + BODY * CAP / 2.0;
-        if at_left {
-            sheet.canvas.text((edge - 3.0, base), Anchor::End, BODY, MUTED, &label.rank);
-            let names = (edge - rank_w - 3.0, mid);
-            sheet.canvas.lines(names, Anchor::End, BODY, INK, &label.lines);
-        } else {
-            sheet.canvas.text((edge + 3.0, base), Anchor::Start, BODY, MUTED, &label.rank);
-            let names = (edge + rank_w + 3.0, mid);
-            sheet.canvas.lines(names, Anchor::Start, BODY, INK, &label.lines);
+}
+
+impl Side {
+    /// Draws the labels with their elbows; returns the lower end.
+    fn draw(&self, sheet: &mut Sheet, labels: &[Label], x: &dyn Fn(f64) -> f64) -> f64 {
+        let mut y = self.top;
+        for label in labels {
+            let h = label.lines.len() as f64 * BODY * LEADING + 3.0;
+            let mid = y + h / 2.0;
+            y += h;
+            let at = x(label.at);
+            let colour = if label.look.needs_edge() { "#b8a800" } else { label.look.colour };
+            let elbow = [(at, self.axis_y), (at, mid), (self.edge, mid)];
+            sheet.canvas.polyline(&elbow, &Stroke::full(colour, 0.9));
+            let base = mid + BODY * CAP / 2.0;
+            let (anchor, away) =
+                if self.at_left { (Anchor::End, -1.0) } else { (Anchor::Start, 1.0) };
+            let rank = (self.edge + 3.0 * away, base);
+            sheet.canvas.text(rank, anchor, BODY, MUTED, &label.rank);
+            let names = (self.edge + (self.rank_w + 3.0) * away, mid);
+            sheet.canvas.lines(names, anchor, BODY, INK, &label.lines);
         }
+        y
     }
-    y
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::axis::Axis;
-use super::chart::{Chart, Trace, draw_grid};
+use super::chart::{Chart, Marks, Trace, draw_grid};
 use super::palette::Palette;
 use super::sheet::{Key, LegendItem, Sheet};
 use super::{
@@ -118,6 +118,9 @@ impl Draw for Curves {
                     .filter_map(|p| p.value.bar().map(|[l, h]| (p.budget, l, h)))
                     .collect();
                 trace.crosses = curve.failed.iter().map(|f| (f[0], f[1])).collect();
+                if curve.points.iter().all(|p| p.value.n == 1) {
+                    trace.marks = Marks::Hollow;
+                }
                 banded |= !trace.band.is_empty();
                 single |= curve.points.iter().any(|p| p.value.n == 1);
                 failed |= !trace.crosses.is_empty();
@@ -136,15 +139,17 @@ impl Draw for Curves {
         }
         let mut sheet = Sheet::new(&self.head, "")?;
         let (columns, height) = grid(self.head.width, charts.len());
+        // 4 panels over 3 columns would be 3 + 1; an even split looks calmer.
+        let columns = charts.len().div_ceil(charts.len().div_ceil(columns));
         draw_grid(&mut sheet, charts, columns, height);
         let mut legend: Vec<LegendItem> = ends
             .iter()
             .map(|(name, look, first, last)| LegendItem {
                 key: Key::Line(*look),
                 text: if first == last {
-                    format!("{name} (n = {first})")
+                    format!("{name} (n\u{a0}=\u{a0}{first})")
                 } else {
-                    format!("{name} (n = {first} to {last})")
+                    format!("{name} (n\u{a0}=\u{a0}{first}\u{a0}to\u{a0}{last})")
                 },
             })
             .collect();

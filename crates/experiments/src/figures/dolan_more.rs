@@ -61,7 +61,8 @@ impl Draw for DolanMore {
             }
             rising(&format!("{at}.share"), &curve.share)?;
             let solved = curve.share.last().copied().unwrap_or(0.0);
-            let name = format!("{} (solved {}%)", curve.method, text::fixed(solved * 100.0, 1));
+            let name =
+                format!("{} (solved\u{a0}{}%)", curve.method, text::fixed(solved * 100.0, 1));
             let look = palette.look(&format!("{at}.method"), &curve.method)?;
             // From (1, 0) upwards, so that a method that is never best starts at the floor.
             let mut points = vec![(1.0, 0.0)];

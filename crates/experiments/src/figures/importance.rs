@@ -64,7 +64,7 @@ impl Draw for Importance {
         let labels: Vec<Vec<String>> = self
             .bars
             .iter()
-            .map(|b| text::wrap(&format!("{} (n = {})", b.label, b.n), BODY, room, 3))
+            .map(|b| text::balanced(&format!("{} (n = {})", b.label, b.n), BODY, room, 3))
             .collect();
         let label_w = text::widest(labels.iter().flatten().map(String::as_str), BODY) + 6.0;
         let hatch = sheet.canvas.hatch();

@@ -121,7 +121,7 @@ impl Draw for Intervals {
                 };
                 legend.push(LegendItem {
                     key: Key::Rule { colour: "#666666".to_owned(), width: 0.8, dash: "2.5 2" },
-                    text: format!("{}{of}: {}", r.label, text::short(r.value, 4)),
+                    text: format!("{}{of}: {}", r.label, text::brief(r.value, 4)),
                 });
             }
         }

@@ -177,7 +177,7 @@ impl HeatGrid {
         let (left, right) = sheet.inner();
         let label_room = (right - left) * 0.3;
         let rows: Vec<Vec<String>> =
-            rows.iter().map(|r| text::wrap(r, BODY, label_room, 2)).collect();
+            rows.iter().map(|r| text::balanced(r, BODY, label_room, 2)).collect();
         let label_w = text::widest(rows.iter().flatten().map(String::as_str), BODY) + 5.0;
         let cell_w = ((right - left - label_w) / columns.len() as f64).min(most);
         let tall = rows.iter().map(Vec::len).max().unwrap_or(1) as f64 * BODY * LEADING + 2.0;

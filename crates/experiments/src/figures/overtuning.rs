@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::axis::Axis;
-use super::chart::{Chart, Rule, Trace, draw_grid};
+use super::chart::{Chart, Marks, Rule, Trace, draw_grid};
 use super::curves::CurvePoint;
 use super::palette::{Look, Palette};
 use super::profile::unit_axis;
@@ -115,7 +115,7 @@ impl Draw for Overtuning {
             let mut validation =
                 m.trace(&format!("{at}.validation"), look, "validation", &m.validation)?;
             validation.dash = Some("2.6 1.8");
-            validation.markers = false;
+            validation.marks = Marks::None;
             let mut test = m.trace(&format!("{at}.test"), look, "test", &m.test)?;
             test.dash = Some("");
             traces.extend([validation, test]);

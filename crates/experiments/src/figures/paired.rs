@@ -8,7 +8,7 @@ use super::axis::Axis;
 use super::canvas::{AXIS, Anchor, Area, INK, MUTED, Stroke, runs_width};
 use super::chart::draw_y_axis;
 use super::palette::{Look, Palette};
-use super::sheet::Sheet;
+use super::sheet::{Key, LegendItem, Sheet};
 use super::text::{self, BODY, LEADING};
 use super::{
     Draw, Figure, Head, Result, ScaleKind, Width, finite, invalid, nonempty, same_len, unique,
@@ -157,18 +157,15 @@ impl Paired {
         let needed = ticks_w + 26.0 * self.methods.len() as f64;
         let fit = ((right - left + gap) / (needed + gap)).floor().max(1.0) as usize;
         let columns = fit.min(most).min(self.panels.len());
+        let columns = self.panels.len().div_ceil(self.panels.len().div_ceil(columns));
         let plot_w = (right - left - gap * (columns as f64 - 1.0)) / columns as f64 - ticks_w;
         // A lone panel need not fill the page.
         let plot_w = plot_w.min(70.0 * self.methods.len() as f64 + 40.0);
         let pitch = plot_w / self.methods.len() as f64;
-        let turned = CategoryLabels::must_turn(&self.methods, pitch);
+        // Names that do not fit below their column go to a legend.
+        let named = !CategoryLabels::must_turn(&self.methods, pitch);
         let line = BODY * LEADING;
         let shared = axes.windows(2).all(|w| w[0].label_runs() == w[1].label_runs());
-        let hang = if turned {
-            (CategoryLabels::reach(&self.methods[0]) - pitch / 2.0 - ticks_w).max(0.0)
-        } else {
-            0.0
-        };
         let indices: Vec<usize> = (0..self.panels.len()).collect();
         for (row, chunk) in indices.chunks(columns).enumerate() {
             if row > 0 {
@@ -182,14 +179,14 @@ impl Paired {
             }
             let titles: Vec<Vec<String>> = chunk
                 .iter()
-                .map(|&i| text::wrap(&self.panels[i].title, BODY, plot_w + gap - 4.0, 2))
+                .map(|&i| text::wrap(&self.panels[i].title, BODY, plot_w + 4.0, 2))
                 .collect();
             let title_h = titles.iter().map(Vec::len).max().unwrap_or(0) as f64 * line;
             let own = if shared { 0.0 } else { line };
             let top = sheet.y + title_h + own + 3.0;
             let mut bottom = top;
             for (column, (&i, title)) in chunk.iter().zip(&titles).enumerate() {
-                let x0 = left + hang + column as f64 * (plot_w + ticks_w + gap) + ticks_w;
+                let x0 = left + column as f64 * (plot_w + ticks_w + gap) + ticks_w;
                 let area = Area { x: x0, y: top, w: plot_w, h: height };
                 for (l, words) in title.iter().enumerate() {
                     let base = sheet.y + line * (l as f64 + 1.0) - 2.0;
@@ -204,13 +201,25 @@ impl Paired {
                     sheet.canvas.runs(at, Anchor::Start, BODY, MUTED, &runs);
                 }
                 self.draw_runs(sheet, &area, &self.panels[i], &axes[i], looks);
+                if !named {
+                    bottom = bottom.max(area.bottom() + 4.0);
+                    continue;
+                }
                 let places: Vec<f64> =
                     (0..self.methods.len()).map(|m| area.x + pitch * (m as f64 + 0.5)).collect();
-                let labels =
-                    CategoryLabels { names: &self.methods, places: &places, pitch, turned };
+                let names = &self.methods;
+                let labels = CategoryLabels { names, places: &places, pitch, turned: false };
                 bottom = bottom.max(labels.draw(sheet, area.bottom() + 4.0));
             }
             sheet.y = bottom;
+        }
+        if !named {
+            let item = |(name, look): (&String, &Look)| LegendItem {
+                key: Key::Point(*look),
+                text: name.clone(),
+            };
+            let items: Vec<LegendItem> = self.methods.iter().zip(looks).map(item).collect();
+            sheet.legend(&items);
         }
     }
 

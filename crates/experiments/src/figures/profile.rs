@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::axis::Axis;
-use super::chart::{Chart, Rule, Trace, draw_grid};
+use super::chart::{Chart, Marks, Rule, Trace, draw_grid};
 use super::intervals::counts;
 use super::palette::Palette;
 use super::sheet::{Key, LegendItem, Sheet};
@@ -82,7 +82,7 @@ impl Draw for Profile {
             let points = curve.tau.iter().copied().zip(curve.share.iter().copied()).collect();
             let mut trace = Trace::new(look, &curve.method, points);
             trace.step = true;
-            trace.markers = false;
+            trace.marks = Marks::None;
             trace.band = curve.tau.iter().zip(&curve.band).map(|(&t, b)| (t, b[0], b[1])).collect();
             trace.dots.extend(curve.half().map(|t| (t, 0.5)));
             traces.push(trace);

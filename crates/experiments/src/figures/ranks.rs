@@ -95,7 +95,7 @@ impl Draw for RankMap {
                 key: Key::Box(shade(r)),
                 text: match r {
                     r if r <= 1.0 => "rank 1 (best)".to_owned(),
-                    r => format!("rank {}", text::short(r, 2)),
+                    r => format!("rank {}", text::brief(r, 3)),
                 },
             })
             .collect();

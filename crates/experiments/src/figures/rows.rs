@@ -17,7 +17,7 @@ pub(crate) struct RowPanel {
     pub(crate) rules: Vec<f64>,
 }
 
-const GAP: f64 = 16.0;
+const GAP: f64 = 20.0;
 
 /// Draws the rows; panels that do not fit beside each other go below, with the labels repeated.
 pub(crate) fn draw_rows(
@@ -30,7 +30,7 @@ pub(crate) fn draw_rows(
     let right = right - 4.0;
     let label_room = (right - left) * 0.36;
     let wrapped: Vec<Vec<String>> =
-        labels.iter().map(|l| text::wrap(l, BODY, label_room, 3)).collect();
+        labels.iter().map(|l| text::balanced(l, BODY, label_room, 3)).collect();
     let label_w = wrapped
         .iter()
         .map(|l| text::widest(l.iter().map(String::as_str), BODY))
@@ -51,7 +51,7 @@ pub(crate) fn draw_rows(
     let bands = panels.len().div_ceil(columns);
     for (band, chunk) in panels.chunks(columns).enumerate() {
         let titles: Vec<Vec<String>> =
-            chunk.iter().map(|p| text::wrap(&p.title, BODY, panel_w + GAP - 6.0, 3)).collect();
+            chunk.iter().map(|p| text::wrap(&p.title, BODY, panel_w + 4.0, 3)).collect();
         let titled = chunk.iter().any(|p| !p.title.is_empty());
         let title_h = if titled {
             titles.iter().map(Vec::len).max().unwrap_or(0) as f64 * line + 2.0

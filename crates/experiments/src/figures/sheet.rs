@@ -24,6 +24,8 @@ pub(crate) struct LegendItem {
 pub(crate) enum Key {
     /// Line with marker.
     Line(Look),
+    /// Point only.
+    Point(Look),
     /// Filled box.
     Box(String),
     /// Line of given ink without marker.
@@ -107,7 +109,7 @@ impl<'a> Sheet<'a> {
         let room = right - left - SWATCH - 3.0;
         let pitch = BODY * LEADING;
         let wrapped: Vec<Vec<String>> =
-            items.iter().map(|i| text::wrap(&i.text, BODY, room, 2)).collect();
+            items.iter().map(|i| text::balanced(&i.text, BODY, room, 2)).collect();
         let widths: Vec<f64> = wrapped
             .iter()
             .map(|l| SWATCH + 3.0 + text::widest(l.iter().map(String::as_str), BODY))
@@ -160,6 +162,7 @@ impl<'a> Sheet<'a> {
                 self.canvas.line(a, b, &stroke);
                 self.canvas.marker((x + SWATCH / 2.0, y), 2.3, look, false);
             }
+            Key::Point(look) => self.canvas.marker((x + SWATCH - 6.0, y), 2.4, look, false),
             Key::Box(fill) => {
                 let area = Area { x: x + SWATCH - 13.0, y: y - 3.5, w: 11.0, h: 7.0 };
                 self.canvas.rect(&area, fill, Some(&Stroke::full("#888888", 0.4)));

@@ -50,8 +50,10 @@ impl Draw for Sparkline {
         canvas.text((4.0, 4.0 + SMALL * CAP + 1.0), Anchor::Start, SMALL, MUTED, &title);
         let last = self.points[self.points.len() - 1].1;
         let mut words = text::short(last.point, 3);
-        if !self.unit.trim().is_empty() {
-            words = text::shorten(&format!("{words} {}", self.unit.trim()), BODY, 50.0);
+        let unit = text::shorten(self.unit.trim(), BODY, 64.0 - text::width(&words, BODY));
+        // The number stays whole; a unit without room is in the description and the side file.
+        if !unit.is_empty() && unit != "…" {
+            words = format!("{words} {unit}");
         }
         let room = text::width(&words, BODY) + 8.0;
         let area = Area { x: 4.0, y: 15.0, w: WIDTH - 8.0 - room, h: HEIGHT - 20.0 };

@@ -107,7 +107,8 @@ pub(crate) fn wrap(text: &str, size: f64, max_width: f64, max_lines: usize) -> V
                 break;
             }
             hard = i + c.len_utf8();
-            if " -_/.,:+=".contains(c) {
+            // A no-break space also holds what stands before it.
+            if " -_/.,:+=".contains(c) && !rest[hard..].starts_with('\u{a0}') {
                 soft = Some(hard);
             }
         }
@@ -120,6 +121,29 @@ pub(crate) fn wrap(text: &str, size: f64, max_width: f64, max_lines: usize) -> V
         lines.push(String::new());
     }
     lines
+}
+
+/// Like [`wrap`], with the lines made about equally long: the narrowest block of as many lines.
+pub(crate) fn balanced(text: &str, size: f64, max_width: f64, max_lines: usize) -> Vec<String> {
+    let lines = wrap(text, size, max_width, max_lines);
+    if lines.len() < 2 || lines.iter().any(|l| l.starts_with('…')) {
+        return lines;
+    }
+    let clean = wraps_cleanly(text, size, max_width, max_lines);
+    // 12 halvings of a width below 200 points find it to a twentieth of a point.
+    let (mut narrow, mut wide, mut best) = (0.0, max_width, lines);
+    for _ in 0..12 {
+        let middle = f64::midpoint(narrow, wide);
+        let tried = wrap(text, size, middle, max_lines);
+        let whole = !clean || wraps_cleanly(text, size, middle, max_lines);
+        if tried.len() == best.len() && whole && !tried.iter().any(|l| l.starts_with('…')) {
+            wide = middle;
+            best = tried;
+        } else {
+            narrow = middle;
+        }
+    }
+    best
 }
 
 /// Whether `wrap` would break `text` only at the places meant for it.
@@ -157,9 +181,19 @@ pub(crate) fn short(v: f64, digits: usize) -> String {
     fixed(v, decimals)
 }
 
+/// As [`short`], without zeros at the end: `0.05`, `1`.
+pub(crate) fn brief(v: f64, digits: usize) -> String {
+    let text = short(v, digits);
+    if text.contains('.') && !text.contains('e') {
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    } else {
+        text
+    }
+}
+
 /// `p = 0.013`, or `p < 0.001` below that.
 pub(crate) fn p_value(p: f64) -> String {
-    if p < 0.001 { "p < 0.001".to_owned() } else { format!("p = {}", short(p, 2)) }
+    if p < 0.001 { "p < 0.001".to_owned() } else { format!("p = {}", brief(p, 2)) }
 }
 
 #[cfg(test)]
@@ -198,7 +232,20 @@ mod tests {
     }
 
     #[test]
+    fn balanced_lines_hold_everything() {
+        let name = "baseline_random_growth_without_any_scoring_1";
+        let lines = balanced(name, 8.0, 170.0, 3);
+        assert_eq!(lines.len(), 2);
+        assert_eq!(lines.concat(), name);
+        assert!(lines[1].len() > 10, "{lines:?}");
+        assert_eq!(balanced("short", 8.0, 170.0, 3), ["short"]);
+    }
+
+    #[test]
     fn numbers() {
+        assert_eq!(brief(0.05, 2), "0.05");
+        assert_eq!(brief(1.0, 2), "1");
+        assert_eq!(brief(100.0, 2), "100");
         assert_eq!(short(0.01234, 3), "0.0123");
         assert_eq!(short(-1234.5, 3), "\u{2212}1234");
         assert_eq!(short(1.5e9, 3), "1.50e9");
