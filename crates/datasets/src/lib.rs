@@ -41,6 +41,7 @@ pub mod digits;
 mod error;
 pub mod idx;
 pub mod images;
+mod ranges;
 pub mod registry;
 pub mod split;
 pub mod store;

@@ -4,7 +4,6 @@
 //! A split file is TOML. It names the data by sha256 and each part by ranges and by the sha256 of
 //! those ranges; a file whose parts overlap, leave the data, or do not match their hash is refused.
 
-use std::fmt::Write as _;
 use std::ops::Range;
 use std::path::Path;
 
@@ -15,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bytes;
 use crate::error::{Error, Result};
+use crate::ranges::{into_ranges, read_ranges, write_ranges};
 
 const VERSION: u32 = 1;
 /// Largest split file.
@@ -434,58 +434,6 @@ fn largest_remainder(n: usize, weights: [f64; 3]) -> [usize; 3] {
         sizes[i] += 1;
     }
     sizes
-}
-
-fn into_ranges(mut indices: Vec<u64>) -> Vec<Range<u64>> {
-    indices.sort_unstable();
-    let mut ranges: Vec<Range<u64>> = Vec::new();
-    for i in indices {
-        match ranges.last_mut() {
-            Some(last) if last.end == i => last.end += 1,
-            _ => ranges.push(i..i + 1),
-        }
-    }
-    ranges
-}
-
-/// `0-4,7,9-11`: both ends included, in increasing order.
-fn write_ranges(ranges: &[Range<u64>]) -> String {
-    let mut out = String::new();
-    for range in ranges {
-        let comma = if out.is_empty() { "" } else { "," };
-        let last = range.end - 1;
-        // Writing to a string cannot fail.
-        let _ = if last == range.start {
-            write!(out, "{comma}{last}")
-        } else {
-            write!(out, "{comma}{}-{last}", range.start)
-        };
-    }
-    out
-}
-
-fn read_ranges(path: &Path, part: &str, text: &str) -> Result<Vec<Range<u64>>> {
-    let wrong = |found: &str| {
-        Error::format(
-            path,
-            format!("{part}.ranges"),
-            "increasing ranges such as 0-4,7,9-11",
-            format!("`{found:.40}`"),
-        )
-    };
-    let mut ranges: Vec<Range<u64>> = Vec::new();
-    for item in text.split(',').filter(|_| !text.is_empty()) {
-        let (first, last) = item.split_once('-').unwrap_or((item, item));
-        let (Ok(first), Ok(last)) = (first.parse::<u64>(), last.parse::<u64>()) else {
-            return Err(wrong(item));
-        };
-        let end = last.checked_add(1).ok_or_else(|| wrong(item))?;
-        if first > last || ranges.last().is_some_and(|r| first < r.end) {
-            return Err(wrong(item));
-        }
-        ranges.push(first..end);
-    }
-    Ok(ranges)
 }
 
 #[cfg(test)]
