@@ -107,6 +107,27 @@ pub enum Error {
         /// The system's answer.
         source: std::io::Error,
     },
+    /// A derivative disagrees with central differences.
+    #[error(
+        "{op}: derivative of order {order} with respect to input {input} at {index:?} is {analytic:e}, \
+         central differences give {numeric:e}: {excess:.3} times the tolerance"
+    )]
+    Gradient {
+        /// Operation that was asked for.
+        op: &'static str,
+        /// 1 for the gradient, 2 for the gradient of a projection of the gradient.
+        order: u8,
+        /// Which input.
+        input: usize,
+        /// Element of that input where the disagreement is largest.
+        index: Vec<i64>,
+        /// Derivative from automatic differentiation.
+        analytic: f64,
+        /// Derivative from central differences.
+        numeric: f64,
+        /// Disagreement in units of the tolerance; above 1 here.
+        excess: f64,
+    },
     /// libtorch refused a call. Only the first line of its message is kept.
     #[error("{op}: {message}")]
     Torch {
@@ -142,5 +163,40 @@ pub trait TorchContext<T> {
 impl<T> TorchContext<T> for std::result::Result<T, tch::TchError> {
     fn op(self, op: &'static str) -> Result<T> {
         self.map_err(|e| Error::torch(op, &e))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::{Device, Kind, Tensor};
+
+    #[test]
+    fn libtorch_messages_keep_their_first_line_only() {
+        let a = Tensor::zeros([2, 3], (Kind::Float, Device::Cpu));
+        let error = a.f_matmul(&a).op("scores").unwrap_err();
+        let text = error.to_string();
+        assert!(text.starts_with("scores: "), "{text}");
+        assert!(text.contains("2x3"), "{text}");
+        assert!(!text.contains('\n'), "the C++ backtrace came along: {text}");
+    }
+
+    #[test]
+    fn errors_can_cross_threads() {
+        fn sendable<T: Send + Sync + 'static>() {}
+        sendable::<Error>();
+    }
+
+    #[test]
+    fn a_file_error_names_file_and_field() {
+        let error = Error::File {
+            path: "run/state.json".into(),
+            field: "version".to_owned(),
+            expected: "1".to_owned(),
+            found: "7".to_owned(),
+        };
+        assert_eq!(error.to_string(), "run/state.json: field `version`: expected 1, found 7");
+        let missing = std::fs::read("no/such/file").unwrap_err();
+        assert!(Error::io("no/such/file", missing).to_string().starts_with("no/such/file: "));
     }
 }

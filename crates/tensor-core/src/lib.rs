@@ -2,11 +2,15 @@
 //!
 //! See the README for the ten-line use. Not related to the hardware unit of the same name.
 
+pub mod autograd;
 pub mod compute;
 pub mod config;
 pub mod error;
+pub mod interop;
+mod native;
 pub mod nn;
 pub mod param;
+pub mod runtime;
 pub mod seed;
 pub mod shape;
 pub mod tap;

@@ -120,3 +120,94 @@ pub fn agree(op: &'static str, arg: &str, size: &[i64], want: &[Dim]) -> Result<
         got: size.to_vec(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::{Device, Kind};
+
+    fn tensor(size: &[i64]) -> Tensor {
+        Tensor::zeros(size, (Kind::Float, Device::Cpu))
+    }
+
+    fn refusal(check: impl FnOnce() -> Result<()>) -> String {
+        check().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn names_bind_and_then_must_agree() {
+        fn check(q: &Tensor, k: &Tensor) -> Result<[i64; 3]> {
+            check_shape!("attend", q, [?batch, ?seq_len, ?head_dim]);
+            check_shape!("attend", k, [batch, seq_len, head_dim]);
+            Ok([batch, seq_len, head_dim])
+        }
+        assert_eq!(check(&tensor(&[2, 3, 4]), &tensor(&[2, 3, 4])).unwrap(), [2, 3, 4]);
+        assert_eq!(
+            refusal(|| check(&tensor(&[2, 3, 4]), &tensor(&[2, 3, 5])).map(|_| ())),
+            "attend: `k` must be [batch = 2, seq_len = 3, head_dim = 4], got [2, 3, 5]"
+        );
+    }
+
+    #[test]
+    fn wrong_rank_is_refused_both_ways() {
+        fn check(x: &Tensor) -> Result<()> {
+            check_shape!("rank", x, [?a, _]);
+            assert!(a > 0);
+            Ok(())
+        }
+        check(&tensor(&[1, 9])).unwrap();
+        for size in [&[][..], &[3], &[3, 3, 3]] {
+            let text = refusal(|| check(&tensor(size)));
+            assert_eq!(text, format!("rank: `x` must be [a, _], got {size:?}"));
+        }
+    }
+
+    #[test]
+    fn a_scalar_is_the_empty_list() {
+        fn check(x: &Tensor) -> Result<()> {
+            check_shape!("scalar", x, []);
+            Ok(())
+        }
+        check(&tensor(&[])).unwrap();
+        assert_eq!(refusal(|| check(&tensor(&[1]))), "scalar: `x` must be [], got [1]");
+    }
+
+    #[test]
+    fn literals_and_expressions_must_agree() {
+        struct Sizes {
+            n_heads: i64,
+            head_dim: usize,
+        }
+        fn check(x: &Tensor, s: &Sizes) -> Result<i64> {
+            check_shape!("split", x, [?batch, 7, (s.n_heads * 2), (s.head_dim)]);
+            Ok(batch)
+        }
+        let sizes = Sizes { n_heads: 2, head_dim: 5 };
+        assert_eq!(check(&tensor(&[3, 7, 4, 5]), &sizes).unwrap(), 3);
+        let text = refusal(|| check(&tensor(&[3, 7, 4, 6]), &sizes).map(|_| ()));
+        assert_eq!(
+            text,
+            "split: `x` must be [batch, 7, s.n_heads * 2 = 4, s.head_dim = 5], got [3, 7, 4, 6]"
+        );
+        assert!(check(&tensor(&[3, 8, 4, 5]), &sizes).is_err());
+    }
+
+    #[test]
+    fn an_argument_name_can_be_given_for_an_expression() {
+        fn check(layers: &[Tensor]) -> Result<()> {
+            check_shape!(@named "stack", "layers[1]", layers[1], [2, 2]);
+            Ok(())
+        }
+        check(&[tensor(&[1]), tensor(&[2, 2])]).unwrap();
+        let text = refusal(|| check(&[tensor(&[1]), tensor(&[1])]));
+        assert_eq!(text, "stack: `layers[1]` must be [2, 2], got [1]");
+    }
+
+    #[test]
+    fn expect_dims_returns_the_sizes() {
+        let [rows, cols] = expect_dims("op", "x", &tensor(&[4, 6]), "[rows, cols]").unwrap();
+        assert_eq!((rows, cols), (4, 6));
+        let error = expect_dims::<3>("op", "x", &tensor(&[4, 6]), "[a, b, c]").unwrap_err();
+        assert_eq!(error.to_string(), "op: `x` must be [a, b, c], got [4, 6]");
+    }
+}
