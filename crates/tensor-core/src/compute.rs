@@ -49,7 +49,7 @@ pub(crate) fn is_float(kind: Kind) -> bool {
 }
 
 /// Instruction sets of this CPU that decide whether [`Compute::Bf16`] pays.
-#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(clippy::struct_excessive_bools, reason = "one flag for each instruction set, no states")]
 pub struct CpuSupport {
     /// 256-bit vectors.

@@ -6,10 +6,10 @@
 mod environment;
 mod settings;
 
-pub use environment::{CpuBf16, Environment, describe};
+pub use environment::{Environment, describe};
 pub use settings::{DeviceChoice, FloatKind, Settings};
 
-use crate::{Device, Error, Kind, Result, SeedTree, Tensor, native};
+use crate::{Device, Error, Kind, Result, SeedTree, Tensor, compute::CpuSupport, native};
 use serde::{Deserialize, Serialize};
 use std::{
     fmt::{self, Display},
@@ -31,8 +31,8 @@ pub struct Runtime {
     pub threads: usize,
     /// Whether libtorch was asked for deterministic algorithms.
     pub deterministic: bool,
-    /// How fast the processor is in bfloat16.
-    pub cpu_bf16: CpuBf16,
+    /// Instruction sets that decide whether bfloat16 pays on the processor.
+    pub cpu_support: CpuSupport,
     /// Why a GPU was not taken although `auto` allowed it; empty otherwise.
     pub note: String,
 }
@@ -48,11 +48,11 @@ impl Display for Runtime {
         let s = if self.threads == 1 { "" } else { "s" };
         write!(
             f,
-            "device {device}, {kind}, {} thread{s}, seed {}, {}, bfloat16 on the CPU: {}",
+            "device {device}, {kind}, {} thread{s}, seed {}, {}, CPU with {}",
             self.threads,
             self.seed,
             if self.deterministic { "deterministic" } else { "not deterministic" },
-            self.cpu_bf16,
+            self.cpu_support,
         )?;
         if !self.note.is_empty() {
             write!(f, " ({})", self.note)?;
@@ -105,7 +105,7 @@ pub fn init(settings: &Settings) -> Result<Runtime> {
         seed: settings.seed,
         threads,
         deterministic: settings.deterministic,
-        cpu_bf16: CpuBf16::detect(),
+        cpu_support: CpuSupport::detect(),
         note,
     };
     tracing::info!("{runtime}");
@@ -243,12 +243,13 @@ mod tests {
             seed: 5,
             threads: 1,
             deterministic: true,
-            cpu_bf16: CpuBf16::Amx,
+            cpu_support: CpuSupport { amx_bf16: true, ..CpuSupport::default() },
             note: String::new(),
         };
         assert_eq!(
             run.to_string(),
-            "device cuda:1, float64, 1 thread, seed 5, deterministic, bfloat16 on the CPU: AMX"
+            "device cuda:1, float64, 1 thread, seed 5, deterministic, CPU with avx2 no, avx512 no, \
+             avx512-bf16 no, amx-bf16 yes"
         );
     }
 }
