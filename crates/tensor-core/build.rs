@@ -12,6 +12,7 @@ use std::{
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=native/shim.cpp");
+    println!("cargo::rerun-if-changed=native/optim.cpp");
     let lib = PathBuf::from(
         env::var_os("DEP_TCH_LIBTORCH_LIB").ok_or("torch-sys reported no library folder")?,
     );
@@ -53,7 +54,8 @@ fn compile_shim(root: &Path) -> Result<(), Box<dyn Error>> {
         .flag("-isystem")
         .flag(include.join("torch/csrc/api/include"))
         .define("_GLIBCXX_USE_CXX11_ABI", abi.as_str())
-        .file("native/shim.cpp");
+        .file("native/shim.cpp")
+        .file("native/optim.cpp");
     build.try_compile("tensor_core_shim")?;
     Ok(())
 }

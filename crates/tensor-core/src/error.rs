@@ -99,6 +99,22 @@ pub enum Error {
         /// What was there.
         found: String,
     },
+    /// A checkpoint lacks a tensor that the store or its own list asks for.
+    #[error("{}: no tensor `{name}`", path.display())]
+    MissingTensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+    },
+    /// A checkpoint holds a tensor that nothing asks for.
+    #[error("{}: unexpected tensor `{name}`", path.display())]
+    UnexpectedTensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+    },
     /// An operating system call on a file failed.
     #[error("{}: {source}", path.display())]
     Io {

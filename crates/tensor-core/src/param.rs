@@ -3,18 +3,21 @@
 //! A layer holds a [`Param`] and asks for its [`value`](Param::value) at each forward pass. Growth
 //! puts a new leaf tensor into the slot behind the handle, so every holder sees it at its next call.
 
-use crate::{Error, Result, SeedTree, error::TorchContext};
+use crate::{Error, Result, error::TorchContext};
 use rand::Rng;
 use rand_distr::{Distribution, Normal, Uniform};
 use serde::{Deserialize, Serialize};
 use std::{
     cell::Cell,
-    collections::BTreeMap,
     fmt::{self, Display},
     marker::PhantomData,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
-use tch::{Device, Kind, Tensor};
+use tch::Tensor;
+
+mod store;
+
+pub use store::{ParamCount, ParamPath, ParamStore};
 
 /// Identity of a parameter within its store: never reused, survives resizing and renaming.
 #[derive(Copy, Clone, Debug, Eq, PartialEq, Ord, PartialOrd, Hash, Serialize, Deserialize)]
@@ -212,255 +215,6 @@ impl Param {
     pub(crate) fn replace(&self, value: &Tensor) {
         let mut slot = self.slot();
         let trainable = slot.trainable;
-        slot.value = value.detach().set_requires_grad(trainable);
-    }
-}
-
-/// Number of scalar parameters of a store.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct ParamCount {
-    /// All, buffers included.
-    pub total: i64,
-    /// Those that optimisers step.
-    pub trainable: i64,
-    /// By role.
-    pub by_role: BTreeMap<Role, i64>,
-}
-
-/// Named parameters in creation order.
-#[derive(Debug)]
-pub struct ParamStore {
-    order: Vec<ParamId>,
-    by_name: BTreeMap<String, ParamId>,
-    slots: BTreeMap<ParamId, Param>,
-    next_id: u64,
-    device: Device,
-    kind: Kind,
-    seed: SeedTree,
-}
-
-impl ParamStore {
-    /// An empty store whose parameters live on `device` with element type `kind`; random initial
-    /// values are drawn from `seed`.
-    pub fn new(device: Device, kind: Kind, seed: SeedTree) -> Self {
-        Self {
-            order: Vec::new(),
-            by_name: BTreeMap::new(),
-            slots: BTreeMap::new(),
-            next_id: 0,
-            device,
-            kind,
-            seed,
-        }
-    }
-
-    /// Device of all parameters.
-    pub fn device(&self) -> Device {
-        self.device
-    }
-
-    /// Element type of all parameters made by [`ParamPath::param`].
-    pub fn kind(&self) -> Kind {
-        self.kind
-    }
-
-    /// The place where layers create their parameters.
-    pub fn root(&mut self) -> ParamPath<'_> {
-        ParamPath { store: self, prefix: String::new() }
-    }
-
-    /// Number of parameters (tensors, not scalars).
-    pub fn len(&self) -> usize {
-        self.order.len()
-    }
-
-    /// Whether the store holds no parameter.
-    pub fn is_empty(&self) -> bool {
-        self.order.is_empty()
-    }
-
-    /// All parameters in creation order.
-    pub fn iter(&self) -> impl Iterator<Item = &Param> {
-        self.order.iter().map(|id| &self.slots[id])
-    }
-
-    /// The parameters that optimisers step, in creation order.
-    pub fn trainable(&self) -> impl Iterator<Item = &Param> {
-        self.iter().filter(|p| p.trainable())
-    }
-
-    /// Looks a parameter up by name.
-    ///
-    /// # Errors
-    /// [`Error::UnknownParam`].
-    pub fn get(&self, name: &str) -> Result<Param> {
-        self.by_name
-            .get(name)
-            .map(|id| self.slots[id].clone())
-            .ok_or_else(|| Error::UnknownParam { op: "ParamStore::get", name: name.to_owned() })
-    }
-
-    /// Looks a parameter up by identity.
-    ///
-    /// # Errors
-    /// [`Error::UnknownParam`].
-    pub fn by_id(&self, id: ParamId) -> Result<Param> {
-        self.slots
-            .get(&id)
-            .cloned()
-            .ok_or_else(|| Error::UnknownParam { op: "ParamStore::by_id", name: id.to_string() })
-    }
-
-    /// Takes a parameter out. Layers that still hold its handle keep the last value.
-    ///
-    /// # Errors
-    /// [`Error::UnknownParam`].
-    pub fn remove(&mut self, id: ParamId) -> Result<Param> {
-        let param = self.slots.remove(&id).ok_or_else(|| Error::UnknownParam {
-            op: "ParamStore::remove",
-            name: id.to_string(),
-        })?;
-        self.order.retain(|other| *other != id);
-        self.by_name.remove(&param.name());
-        Ok(param)
-    }
-
-    /// Renames every parameter whose name is `from` or starts with `from.`; returns how many.
-    ///
-    /// # Errors
-    /// [`Error::DuplicateParam`] when a new name is taken; then nothing is renamed.
-    pub fn rename_prefix(&mut self, from: &str, to: &str) -> Result<usize> {
-        let below = format!("{from}.");
-        let moved: Vec<(String, String, ParamId)> = self
-            .by_name
-            .iter()
-            .filter(|(name, _)| *name == from || name.starts_with(&below))
-            .map(|(name, id)| (name.clone(), format!("{to}{}", &name[from.len()..]), *id))
-            .collect();
-        for (_, new, _) in &moved {
-            let taken = self.by_name.contains_key(new) && !moved.iter().any(|(old, ..)| old == new);
-            if taken {
-                return Err(Error::DuplicateParam {
-                    op: "ParamStore::rename_prefix",
-                    name: new.clone(),
-                });
-            }
-        }
-        for (old, ..) in &moved {
-            self.by_name.remove(old);
-        }
-        for (_, new, id) in &moved {
-            self.by_name.insert(new.clone(), *id);
-            self.slots[id].slot().name.clone_from(new);
-        }
-        Ok(moved.len())
-    }
-
-    /// Drops all gradients, so that the next backward pass starts from nothing.
-    pub fn zero_grad(&self) {
-        for param in self.iter() {
-            let mut value = param.slot().value.shallow_clone();
-            value.zero_grad();
-        }
-    }
-
-    /// Scalar parameters in total, trainable, and by role.
-    pub fn count(&self) -> ParamCount {
-        let mut count = ParamCount::default();
-        for param in self.iter() {
-            let n: i64 = param.size().iter().product();
-            count.total += n;
-            if param.trainable() {
-                count.trainable += n;
-            }
-            *count.by_role.entry(param.role()).or_default() += n;
-        }
-        count
-    }
-
-    fn create(&mut self, name: String, value: &Tensor, role: Role) -> Result<Param> {
-        if self.by_name.contains_key(&name) {
-            return Err(Error::DuplicateParam { op: "ParamPath::param", name });
-        }
-        let id = ParamId(self.next_id);
-        self.next_id += 1;
-        let trainable = role.trainable();
-        let value = value.detach().set_requires_grad(trainable);
-        let param = Param::new(Slot { id, name: name.clone(), value, role, trainable });
-        self.order.push(id);
-        self.by_name.insert(name, id);
-        self.slots.insert(id, param.clone());
-        Ok(param)
-    }
-}
-
-/// A name prefix in a store: `path.sub("blocks").sub(3).param("attn.q.weight", ..)`.
-#[derive(Debug)]
-pub struct ParamPath<'a> {
-    store: &'a mut ParamStore,
-    prefix: String,
-}
-
-impl ParamPath<'_> {
-    /// The path one segment further down. Borrows this path until the result is dropped.
-    pub fn sub(&mut self, segment: impl Display) -> ParamPath<'_> {
-        let prefix = self.full(&segment.to_string());
-        ParamPath { store: self.store, prefix }
-    }
-
-    /// Creates a parameter below this path.
-    ///
-    /// # Errors
-    /// [`Error::DuplicateParam`] when the name is taken, [`Error::Argument`] for a negative size or
-    /// an initialiser outside its domain, [`Error::Torch`] when memory runs out.
-    pub fn param(&mut self, name: &str, size: &[i64], role: Role, init: &Init) -> Result<Param> {
-        let name = self.full(name);
-        let n = size
-            .iter()
-            .try_fold(1_i64, |n, d| if *d < 0 { None } else { n.checked_mul(*d) })
-            .and_then(|n| usize::try_from(n).ok())
-            .ok_or_else(|| Error::Argument {
-                op: "ParamPath::param",
-                arg: "size",
-                expected: format!("sizes >= 0 whose product fits memory, for `{name}`"),
-                got: format!("{size:?}"),
-            })?;
-        let values = init.draw(n, &mut self.store.seed.child("init").child(&name).rng())?;
-        let value = Tensor::f_from_slice(&values).op("ParamPath::param")?;
-        let value = value
-            .f_reshape(size)
-            .and_then(|v| v.f_to_kind(self.store.kind))
-            .and_then(|v| v.f_to_device(self.store.device))
-            .op("ParamPath::param")?;
-        self.store.create(name, &value, role)
-    }
-
-    /// Creates a parameter with given values, converted to the store's kind and device.
-    ///
-    /// # Errors
-    /// [`Error::DuplicateParam`] when the name is taken, [`Error::Torch`] when the move fails.
-    pub fn given(&mut self, name: &str, values: &Tensor, role: Role) -> Result<Param> {
-        let name = self.full(name);
-        let value = values
-            .detach()
-            .f_to_device(self.store.device)
-            .and_then(|v| v.f_to_kind(self.store.kind))
-            .op("ParamPath::given")?
-            .copy();
-        self.store.create(name, &value, role)
-    }
-
-    /// Device of the store.
-    pub fn device(&self) -> Device {
-        self.store.device
-    }
-
-    /// Element type of the store.
-    pub fn kind(&self) -> Kind {
-        self.store.kind
-    }
-
-    fn full(&self, name: &str) -> String {
-        if self.prefix.is_empty() { name.to_owned() } else { format!("{}.{name}", self.prefix) }
+        slot.value = value.detach().contiguous().set_requires_grad(trainable);
     }
 }
