@@ -229,7 +229,7 @@ fn extend(x: &Tensor, steps: &[Step<'_>], size: &[i64]) -> Result<Tensor> {
             Tail::Fill(_, Fill::Given(values)) => values.to_tensor(x.kind(), x.device())?,
             Tail::Copy(index) => {
                 let index = Tensor::f_from_slice(index).op(OP)?.to_device(x.device());
-                front.f_index_select(axis, &index).op(OP)?
+                pick(&front, axis, &index)?
             }
             Tail::Mean(_) => front.f_mean_dim(axis, true, None::<Kind>).op(OP)?,
         };
@@ -241,6 +241,20 @@ fn extend(x: &Tensor, steps: &[Step<'_>], size: &[i64]) -> Result<Tensor> {
     Ok(out)
 }
 
+/// Entries of one axis. Rows are copied whole; along other axes an element-wise gather is several
+/// times faster than `index_select`, which copies one strided slice per index.
+fn pick(x: &Tensor, axis: i64, index: &Tensor) -> Result<Tensor> {
+    if axis == 0 {
+        return x.f_index_select(axis, index).op(OP);
+    }
+    let mut shape = vec![1; x.dim()];
+    shape[axis as usize] = -1;
+    let mut size = x.size();
+    size[axis as usize] = index.size1().op(OP)?;
+    let index = index.f_view(shape.as_slice()).and_then(|i| i.f_expand(size, false)).op(OP)?;
+    x.f_gather(axis, &index, false).op(OP)
+}
+
 fn gather(
     x: &Tensor,
     k: usize,
@@ -250,7 +264,7 @@ fn gather(
 ) -> Result<Tensor> {
     let to = |v: &[i64]| Ok::<_, Error>(Tensor::f_from_slice(v).op(OP)?.to_device(x.device()));
     let axis = k as i64;
-    let mut out = x.f_index_select(axis, &to(index)?).op(OP)?;
+    let mut out = pick(x, axis, &to(index)?)?;
     if let Some(Fresh { at, mean }) = fresh {
         if *mean {
             let mut size = x.size();
@@ -290,7 +304,8 @@ fn multiply(x: &mut Tensor, axis: Option<usize>, factor: &[f64]) -> Result<()> {
     if touched.is_empty() {
         return Ok(());
     }
-    if touched.len() * 4 <= factor.len() {
+    // By rows only: picking out columns costs more than passing over all of them.
+    if k == 0 && touched.len() * 4 <= factor.len() {
         let some: Vec<f64> = touched.iter().map(|j| factor[*j as usize]).collect();
         let index = Tensor::f_from_slice(&touched).op(OP)?.to_device(x.device());
         let scaled = x.f_index_select(k as i64, &index).op(OP)? * column(&some)?;
