@@ -10,7 +10,8 @@ mod cost;
 mod tune;
 
 pub use balance::{Balance, BalanceRow, Gap};
-pub use cost::{Cost, Forecast, Observed, forecast};
+pub use cost::Cost;
+pub(crate) use tune::space_size;
 pub use tune::{Outcome, Selection, configurations, select};
 
 use crate::{

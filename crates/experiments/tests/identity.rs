@@ -1,6 +1,7 @@
 //! The identity contract against golden values: canonical lines, trial keys, derived seeds.
 //!
 //! `identity.json` lies in `GOLDEN_DIR/experiments`, or in this crate's `tests/golden`.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use experiments::identity::{Cell, Value, canonical, derive_seed, trial_key};
 use serde_json::Value as Json;

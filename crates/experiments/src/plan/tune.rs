@@ -42,7 +42,7 @@ pub struct Outcome {
 ///
 /// Fewer than `tuning.configurations` come back only when the space has fewer.
 pub fn configurations(root_seed: u64, tuning: &Tuning) -> Vec<Cell> {
-    let wanted = size(&tuning.space).min(u64::from(tuning.configurations)) as usize;
+    let wanted = space_size(&tuning.space).min(u64::from(tuning.configurations)) as usize;
     let mut generators: BTreeMap<&str, ChaCha8Rng> = tuning
         .space
         .keys()
@@ -69,7 +69,7 @@ pub fn configurations(root_seed: u64, tuning: &Tuning) -> Vec<Cell> {
 }
 
 /// Number of distinct configurations of a space; saturates for continuous ones.
-pub(crate) fn size(space: &BTreeMap<String, Distribution>) -> u64 {
+pub(crate) fn space_size(space: &BTreeMap<String, Distribution>) -> u64 {
     let one = |d: &Distribution| {
         if let Some(values) = &d.choice {
             values.len() as u64

@@ -8,7 +8,10 @@ use super::{
     similar,
     source::{At, Source},
 };
-use crate::identity::{self, Value};
+use crate::{
+    identity::{self, Value},
+    split::SplitFile,
+};
 use std::path::Path;
 
 /// Applies a profile and fills in defaults. Findings go to the source; the result is only
@@ -75,7 +78,7 @@ pub(super) fn resolve(spec: &Spec, profile: &str, folder: &Path, source: &mut So
 }
 
 impl BudgetChange {
-    fn apply(&self, budget: &mut super::document::Budget) {
+    pub(super) fn apply(&self, budget: &mut super::document::Budget) {
         budget.amount = self.amount.unwrap_or(budget.amount);
         budget.wall_seconds = self.wall_seconds.unwrap_or(budget.wall_seconds);
         budget.cpu_seconds = self.cpu_seconds.or(budget.cpu_seconds);
@@ -104,12 +107,16 @@ fn factors(
         let levels = match levels::expand(written) {
             Ok(levels) => levels,
             Err(message) => {
-                source.error(&path, format!("factor `{name}`: {message}"));
+                if !source.is_poisoned(&path) {
+                    source.error(&path, format!("factor `{name}`: {message}"));
+                }
                 Vec::new()
             }
         };
+        // a level that could not be read stands there as a placeholder
+        let readable = !source.is_poisoned(&path);
         for (i, level) in levels.iter().enumerate() {
-            if levels[..i].contains(level) {
+            if readable && levels[..i].contains(level) {
                 source.error(
                     &format!("{path}[{i}]"),
                     format!("factor `{name}`: level `{level}` appears more than once"),
@@ -140,7 +147,12 @@ fn tasks(spec: &Spec, change: &Profile, folder: &Path, source: &mut Source) -> V
             }
         });
         if stays(&task.name) {
-            tasks.push(ResolvedTask { task: task.clone(), split_sha256 });
+            let file = task.split.as_ref().and_then(|p| SplitFile::read(folder.join(p)).ok());
+            let split_parts = file.as_ref().map(SplitFile::parts).unwrap_or_default();
+            let named = file.iter().flat_map(|file| &file.datasets).filter(|d| !d.generated);
+            let split_datasets = named.map(|d| d.name.clone()).collect();
+            let task = task.clone();
+            tasks.push(ResolvedTask { task, split_sha256, split_parts, split_datasets });
         }
     }
     tasks

@@ -47,7 +47,8 @@ pub struct Resolved {
     pub program: Launch,
     /// Running order within each repetition.
     pub order: Order,
-    /// Limit on the number of trials.
+    /// Limit on the number of trials of a stage. Not part of the spec's hash.
+    #[serde(skip, default = "unlimited")]
     pub max_trials: u64,
     /// Claims.
     pub hypotheses: Vec<Hypothesis>,
@@ -125,6 +126,10 @@ pub struct ResolvedTask {
     pub task: Task,
     /// SHA-256 of the split file's bytes.
     pub split_sha256: Option<String>,
+    /// Parts that the split file has; they are disjoint.
+    pub split_parts: Vec<Split>,
+    /// Data sets of the split file that are not generated.
+    pub split_datasets: Vec<String>,
 }
 
 /// A factor with its levels, all of one type.
@@ -275,4 +280,8 @@ impl Resolved {
             .map(|m| (m.name.as_str(), m.label.as_deref().unwrap_or(&m.name)))
             .collect()
     }
+}
+
+fn unlimited() -> u64 {
+    u64::MAX
 }

@@ -10,6 +10,12 @@ pub(crate) fn advice<'a>(found: &str, known: impl IntoIterator<Item = &'a str>) 
     (!known.is_empty() && known.len() <= 24).then(|| format!("known: {}", known.join(", ")))
 }
 
+/// As [`advice`], for messages that list the known words themselves.
+pub(crate) fn near<'a>(found: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let known: Vec<&str> = known.into_iter().collect();
+    nearest(found, &known).map(|word| format!("did you mean `{word}`?"))
+}
+
 /// The known word at the smallest distance, if at most a third of its letters differ.
 fn nearest<'a>(found: &str, known: &[&'a str]) -> Option<&'a str> {
     let (distance, word) =

@@ -1,7 +1,11 @@
 //! The text of a TOML file with the place of every key and value, and the findings about it.
 
 use super::diagnostic::{Diagnostic, Severity};
-use std::{collections::BTreeMap, ops::Range, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    path::PathBuf,
+};
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
@@ -11,10 +15,12 @@ use toml::{
 /// source knows where the path lies in the file.
 pub(crate) struct Source {
     file: PathBuf,
+    folder: PathBuf,
     text: String,
     line_starts: Vec<usize>,
     places: BTreeMap<String, Place>,
     found: Vec<Diagnostic>,
+    poisoned: BTreeSet<String>,
 }
 
 /// Where an entry lies, in bytes.
@@ -32,11 +38,18 @@ pub(crate) enum At {
 }
 
 impl Source {
-    pub(crate) fn new(file: PathBuf, text: String) -> Self {
+    pub(crate) fn new(file: PathBuf, folder: PathBuf, text: String) -> Self {
         let newlines = text.match_indices('\n').map(|(at, _)| at + 1);
         let line_starts = std::iter::once(0).chain(newlines).collect();
-        let mut source =
-            Self { file, text, line_starts, places: BTreeMap::new(), found: Vec::new() };
+        let mut source = Self {
+            file,
+            folder,
+            text,
+            line_starts,
+            places: BTreeMap::new(),
+            found: Vec::new(),
+            poisoned: BTreeSet::new(),
+        };
         let text = source.text.clone();
         let (table, errors) = DeTable::parse_recoverable(&text);
         for error in errors {
@@ -71,9 +84,24 @@ impl Source {
         &self.text
     }
 
-    /// Whether the file has an entry at this path.
-    pub(crate) fn has(&self, path: &str) -> bool {
-        self.places.contains_key(path)
+    /// Folder of the file, where relative paths start.
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.folder.clone()
+    }
+
+    /// Marks an entry as replaced by a placeholder: further findings about it are dropped.
+    pub(crate) fn poison(&mut self, path: &str) {
+        self.poisoned.insert(path.to_owned());
+    }
+
+    /// Whether anything at or below `path` was replaced, so that names may be missing from it.
+    pub(crate) fn is_poisoned(&self, path: &str) -> bool {
+        self.poisoned.iter().any(|bad| bad.starts_with(path))
+    }
+
+    /// Takes over the findings about another file.
+    pub(crate) fn adopt(&mut self, findings: Vec<Diagnostic>) {
+        self.found.extend(findings);
     }
 
     /// Byte offset of an entry, for putting entries into file order.
@@ -104,12 +132,17 @@ impl Source {
         message: String,
         help: Option<String>,
     ) {
+        // what was repaired has its message already; a second one would be about the placeholder
+        if self.poisoned.iter().any(|bad| lies_in(path, bad)) {
+            return;
+        }
         let mut known = path;
         let offset = loop {
             if let Some(place) = self.places.get(known) {
                 // a missing entry is shown at the name of the table that lacks it
                 break if at == At::Value && known == path {
-                    place.value.start
+                    // the span of a table or list made by headers may start before its key
+                    place.value.start.max(place.key.start)
                 } else {
                     place.key.start
                 };
@@ -144,7 +177,10 @@ impl Source {
 
     /// All findings in file order.
     pub(crate) fn into_findings(mut self) -> Vec<Diagnostic> {
-        self.found.sort_by_key(|d| (d.line, d.column));
+        self.found.sort_by(|a, b| {
+            let place = |d: &Diagnostic| (d.file.clone(), d.line, d.column);
+            place(a).cmp(&place(b)).then_with(|| a.message.cmp(&b.message))
+        });
         self.found.dedup();
         self.found
     }
@@ -153,4 +189,9 @@ impl Source {
 /// Path of an entry of a table.
 pub(crate) fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+}
+
+/// Whether `path` is `ancestor` or lies below it.
+fn lies_in(path: &str, ancestor: &str) -> bool {
+    path.strip_prefix(ancestor).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
