@@ -6,7 +6,10 @@ use crate::{
     trial::Number,
 };
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 /// State of a trial, or outcome of an attempt.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -33,6 +36,38 @@ pub enum Status {
 }
 
 impl Status {
+    /// The word that stands in stores and files.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Running => "running",
+            Self::Ok => "ok",
+            Self::Timeout => "timeout",
+            Self::Memout => "memout",
+            Self::Crash => "crash",
+            Self::Invalid => "invalid",
+            Self::Superseded => "superseded",
+            Self::Lost => "lost",
+        }
+    }
+
+    /// The state that `word` stands for.
+    pub fn from_word(word: &str) -> Option<Self> {
+        [
+            Self::Pending,
+            Self::Running,
+            Self::Ok,
+            Self::Timeout,
+            Self::Memout,
+            Self::Crash,
+            Self::Invalid,
+            Self::Superseded,
+            Self::Lost,
+        ]
+        .into_iter()
+        .find(|status| status.word() == word)
+    }
+
     /// Whether a trial in this state needs no further run.
     pub fn finished(self) -> bool {
         matches!(self, Self::Ok | Self::Timeout | Self::Memout | Self::Crash | Self::Invalid)
@@ -62,6 +97,9 @@ pub struct TrialRow {
     pub status: Status,
     /// Number of attempts so far.
     pub attempt: u32,
+    /// Attempts that no longer count against the limit since a retry was granted.
+    #[serde(default)]
+    pub granted: u32,
     /// The spec no longer has this cell.
     pub retired: bool,
     /// Runner that holds it.
@@ -105,7 +143,10 @@ pub struct AttemptRecord {
     pub key: TrialKey,
     /// Number of the attempt, from 1.
     pub attempt: u32,
-    /// Session that ran it.
+    /// Number in the store that ran it, when a merge had to give it another one here.
+    #[serde(default)]
+    pub origin_attempt: Option<u32>,
+    /// Session that ran it; empty when the runner vanished without a trace.
     pub session_id: String,
     /// Unix milliseconds.
     pub started_at: i64,
@@ -147,6 +188,9 @@ pub struct AttemptRecord {
     pub points: Vec<Point>,
     /// Files.
     pub artifacts: Vec<Artifact>,
+    /// Metrics of the test split as declared: their curve points are sealed with their values.
+    #[serde(default)]
+    pub sealed_names: BTreeSet<String>,
 }
 
 /// A final value.
@@ -252,6 +296,65 @@ pub struct EventRecord {
     pub kind: String,
     /// Details.
     pub detail_json: serde_json::Value,
+}
+
+/// The experiment that a store belongs to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExperimentRecord {
+    /// Identity from the spec.
+    pub id: String,
+    /// Text of the spec file as last planned.
+    pub spec_toml: String,
+    /// Hash of the resolved spec as last planned.
+    pub spec_hash: String,
+    /// Schema number of the spec.
+    pub schema: u32,
+    /// Unix milliseconds of the store's first plan.
+    pub created_at: i64,
+}
+
+/// A running trial and who holds it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// The trial.
+    pub key: TrialKey,
+    /// Number of the attempt.
+    pub attempt: u32,
+    /// Runner that holds it.
+    pub owner: String,
+    /// End of the lease, Unix milliseconds.
+    pub until: i64,
+}
+
+/// How trials of dead runners are taken back.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReclaimRequest {
+    /// Runners known to be gone, whatever their leases say.
+    pub dead_owners: Vec<String>,
+    /// Now, Unix milliseconds; leases that ended before are taken back whoever holds them.
+    pub now: i64,
+    /// Attempts allowed in all; a trial that used them up ends as a crash with reason `lost`.
+    pub max_attempts: u32,
+}
+
+/// How many sealed values a stage has, and since when. Never the values.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedFacts {
+    /// Values in all.
+    pub count: u64,
+    /// End of the first attempt that left one, Unix milliseconds.
+    pub first_at: Option<i64>,
+}
+
+/// What a merge did with one attempt.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MergeCounts {
+    /// Attempts that were new.
+    pub added: u64,
+    /// Attempts that were there already.
+    pub known: u64,
+    /// Trials whose state came from the other store.
+    pub settled: u64,
 }
 
 /// Trials by method and status.
