@@ -1,0 +1,111 @@
+//! From stored rows to what a report says: tables, intervals, comparisons, verdicts, costs, figures.
+//!
+//! Nothing here is kept: the same store and spec give the same [`Analysis`], to the bit.
+
+pub mod anytime;
+pub mod claim;
+pub mod comparison;
+pub mod cost;
+pub mod drawing;
+pub mod importance;
+pub mod results;
+pub mod summary;
+
+use crate::{
+    figures::FigureError,
+    spec::{Censoring, SpecError},
+    stats::StatError,
+    store::StoreError,
+};
+use serde::Serialize;
+
+pub use claim::{Claim, Verdict};
+pub use results::{Results, Table};
+
+/// What can go wrong on the way to a report.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AnalysisError {
+    /// A statistic refused its input.
+    #[error("statistics: {0}")]
+    Stat(#[from] StatError),
+    /// A figure refused its input.
+    #[error("figure: {0}")]
+    Figure(#[from] FigureError),
+    /// The store could not be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The spec could not be read.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// The spec declares no metric.
+    #[error("the spec declares no metric")]
+    NoMetric,
+}
+
+/// Everything that is said about a study.
+#[derive(Clone, Debug, Serialize)]
+pub struct Analysis {
+    /// Values of the metric that the tables show: the primary one, or the first open one while the
+    /// primary is sealed.
+    #[serde(skip)]
+    pub table: Table,
+    /// Whether the primary metric is sealed, so that another one is shown.
+    pub sealed: bool,
+    /// Verdict on each hypothesis.
+    pub claims: Vec<Claim>,
+    /// Verdicts under other choices of the analyst.
+    pub sensitivity: Vec<claim::Alternative>,
+    /// Methods, in the order of the spec.
+    pub summaries: Vec<summary::MethodSummary>,
+    /// Methods against each other.
+    pub comparisons: comparison::Comparisons,
+    /// Curves by metric.
+    pub curves: Vec<(String, Vec<anytime::TaskCurves>)>,
+    /// Variance shares of a full grid.
+    pub shares: Option<importance::Shares>,
+    /// What it cost.
+    pub cost: cost::StudyCost,
+}
+
+/// The censoring rule that is applied: the declared one, else the worst value.
+pub fn censoring(results: &Results) -> Censoring {
+    results.spec.analysis.censoring.unwrap_or(Censoring::Worst)
+}
+
+/// Analyses a study.
+///
+/// # Errors
+/// [`AnalysisError::NoMetric`] for a spec without metrics; otherwise when a statistic refuses its
+/// input.
+pub fn analyse(results: &Results) -> Result<Analysis, AnalysisError> {
+    let spec = &results.spec;
+    let rule = censoring(results);
+    let primary = spec.primary().ok_or(AnalysisError::NoMetric)?;
+    let sealed = !results.open(primary);
+    let shown = if sealed {
+        spec.metrics.iter().find(|m| results.open(m)).unwrap_or(primary)
+    } else {
+        primary
+    };
+    let table = Table::new(results, shown, rule);
+    let claims = claim::judge(results, rule)?;
+    let mut curves = Vec::new();
+    for metric in spec.metrics.iter().filter(|m| m.curve && results.open(m)) {
+        let by_task = anytime::curves(results, metric, rule)?;
+        if !by_task.is_empty() {
+            curves.push((metric.name.clone(), by_task));
+        }
+    }
+    Ok(Analysis {
+        sealed,
+        sensitivity: claim::sensitivity(results, rule, &claims)?,
+        claims,
+        summaries: summary::summaries(&table, spec)?,
+        comparisons: comparison::compare(&table, spec)?,
+        curves,
+        shares: importance::shares(results, shown)?,
+        cost: cost::study_cost(results)?,
+        table,
+    })
+}

@@ -1,0 +1,114 @@
+//! `exp reproduce`: every declared study of the workspace, then the index page.
+
+use crate::{
+    OK,
+    args::{Reporting, Reproduce, Running, Which},
+    make, run,
+    study::{Study, all_files, results_folder},
+};
+use anyhow::Result;
+use experiments::report::index;
+use std::time::Instant;
+
+/// Runs and reports all studies under one profile; a study that fails does not stop the others.
+pub(crate) fn reproduce(args: &Reproduce) -> Result<u8> {
+    let start = Instant::now();
+    let mut failed = Vec::new();
+    let mut done = 0;
+    for file in all_files() {
+        let which =
+            Which { name: file.display().to_string(), profile: args.profile.clone(), store: None };
+        let study = match Study::find(&which) {
+            Ok(study) => study,
+            Err(error) => {
+                eprintln!("{}: {error:#}", file.display());
+                failed.push(file.display().to_string());
+                continue;
+            }
+        };
+        let owner = study.spec.crate_name.clone().unwrap_or_default();
+        if args.only.as_ref().is_some_and(|only| *only != owner && *only != study.spec.id) {
+            continue;
+        }
+        eprintln!("== {} ({owner}), profile {}", study.spec.id, args.profile);
+        match one(&which, args) {
+            Ok(()) => done += 1,
+            Err(error) => {
+                eprintln!("{}: {error:#}", study.spec.id);
+                failed.push(study.spec.id);
+            }
+        }
+    }
+    let results = results_folder();
+    index::write(&results, &make::cards(&results)?)?;
+    println!("{}", results.join("index.html").display());
+    eprintln!("{done} studies in {:.0} s", start.elapsed().as_secs_f64());
+    if args.profile == "smoke" {
+        eprintln!(
+            "smoke runs show that everything works, not what holds: `cargo xtask reproduce --profile laptop` runs the studies at the size of the published figures"
+        );
+    }
+    anyhow::ensure!(failed.is_empty(), "these studies failed: {}", failed.join(", "));
+    anyhow::ensure!(done > 0, "no study matched");
+    Ok(OK)
+}
+
+fn one(which: &Which, args: &Reproduce) -> Result<()> {
+    let running = Running {
+        which: which.clone(),
+        jobs: args.jobs,
+        filter: None,
+        max_trials: None,
+        time_limit: None,
+        order: None,
+        pin: false,
+        allow_mixed: false,
+        dirty: false,
+        yes: false,
+        new_version: false,
+        json: false,
+        dry_run: false,
+        worker: false,
+        shard: None,
+        group_by_rep: false,
+        quiet: false,
+    };
+    if args.profile != "smoke" {
+        // The order that the checklist asks for: pilot, freeze, run, look.
+        let study = Study::find(which)?;
+        let fresh = !study.store_path.exists();
+        if fresh {
+            run::pilot(&running)?;
+            crate::check::freeze(&crate::args::Reading {
+                which: which.clone(),
+                json: false,
+                venue: None,
+            })?;
+        }
+    }
+    let code = run::run(&running)?;
+    anyhow::ensure!(code == OK || code == 3, "the run ended with code {code}");
+    if args.profile != "smoke" {
+        let study = Study::find(which)?;
+        let mut store = study.open_existing()?;
+        let looked = !experiments::store::seal::state(&store)?.unseals.is_empty();
+        if !looked && !study.spec.sealed_metrics().is_empty() {
+            let confirmatory = study.spec.kind == experiments::spec::Kind::Confirmatory;
+            experiments::store::seal::unseal(
+                &mut store,
+                "all trials of the frozen plan finished",
+                confirmatory,
+                false,
+                crate::study::now(),
+            )?;
+        }
+    }
+    make::report(&Reporting {
+        which: which.clone(),
+        latex: false,
+        venue: None,
+        no_time: false,
+        png: false,
+    })?;
+    Ok(())
+}
