@@ -1,4 +1,4 @@
-//! Installs libtorch from the PyPI wheel of `torch`, without Python ever importing it.
+//! Installs libtorch from the `PyPI` wheel of `torch`, without Python ever importing it.
 //!
 //! Everything happens in `.libtorch.partial`: wheels are downloaded there (kept, so that an
 //! interrupted set-up goes on where it was), unpacked, pruned, stamped with the version, and only
@@ -156,7 +156,7 @@ pub(crate) fn install(workspace: &Workspace, flavour: Flavour) -> Result<Found> 
     fs::create_dir_all(&wheels)?;
     match flavour {
         Flavour::Cuda => {
-            eprintln!("Downloading libtorch {VERSION} with CUDA (about 2.5 GB, once) ...")
+            eprintln!("Downloading libtorch {VERSION} with CUDA (about 2.5 GB, once) ...");
         }
         _ => eprintln!("Downloading libtorch {VERSION} (544 MB, once) ..."),
     }

@@ -72,7 +72,7 @@ fn run() -> Result<ExitCode> {
         "tidy" => tidy::check(&workspace)?,
         "reproduce" => {
             libtorch::ensure(&workspace)?;
-            return workspace.engine("reproduce", &rest);
+            return checks::reproduce(&workspace, &rest);
         }
         "exp" => {
             let Some((verb, rest)) = rest.split_first() else {

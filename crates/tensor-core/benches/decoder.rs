@@ -5,6 +5,7 @@
 //! 8 x 256 tokens); `DECODER_BENCH=tiny` a size for a quick look. One thread unless `THREADS` says
 //! otherwise. Criterion times each form by itself; the ratio that counts is printed at the end, from
 //! steps of the two forms taken in turn, so that a change of the machine's load meets both.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use anyhow::Result;
 use criterion::Criterion;

@@ -2,6 +2,7 @@
 //!
 //! `cargo bench -p tensor-core --bench optim`; one thread, float32. Throughput of the growth group is
 //! in bytes of the *new* parameters and moments, for growth and copy alike, so the two rates compare.
+#![allow(clippy::type_complexity, reason = "a closure per form that is timed")]
 #![allow(missing_docs, reason = "criterion's macros make undocumented items")]
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};

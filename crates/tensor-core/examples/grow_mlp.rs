@@ -66,7 +66,7 @@ impl Linear {
     }
 }
 
-/// Three linear layers with ReLU between them. It asks its parameters for their values at each call,
+/// Three linear layers with `ReLU` between them. It asks its parameters for their values at each call,
 /// so it needs no word about growth.
 struct Mlp {
     layers: [Linear; 3],

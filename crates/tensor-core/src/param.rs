@@ -55,7 +55,7 @@ impl Role {
     }
 }
 
-/// Initial values. Random ones are drawn from the store's [`SeedTree`] under the parameter's name,
+/// Initial values. Random ones are drawn from the store's [`SeedTree`](crate::SeedTree) under the parameter's name,
 /// so they depend on seed and name alone, not on the order of creation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

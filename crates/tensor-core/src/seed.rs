@@ -76,7 +76,7 @@ mod tests {
     }
 
     /// A changed derivation would silently change every published result. The numbers come from an
-    /// independent SHA-256 and ChaCha8.
+    /// independent SHA-256 and `ChaCha8`.
     #[test]
     fn the_derivation_is_frozen() {
         let leaf = SeedTree::new(42).child("envs").child(3);

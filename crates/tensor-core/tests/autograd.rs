@@ -1,5 +1,7 @@
 //! Backward passes written in Rust: exactness against libtorch's own solver, differentiability,
 //! threads, failures, memory.
+#![allow(clippy::type_complexity, reason = "closures of the checked functions")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::sync::{
     Arc,

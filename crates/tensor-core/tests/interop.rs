@@ -1,6 +1,7 @@
 //! Arrays to tensors and back, in every layout.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use ndarray::{Array, ArrayD, Axis, Ix2, Ix3, IxDyn, Slice, array};
+use ndarray::{Array, ArrayD, Axis, Dimension, Ix2, Ix3, IxDyn, Slice, array};
 use proptest::prelude::*;
 use tensor_core::{Device, Error, Kind, Tensor, interop};
 

@@ -1,5 +1,6 @@
 //! One operation, several forms: fused, reference and step-wise attention; whole and cut sequences;
 //! a batch and its rows; a decoder with and without taps; and the model written out in plain `tch`.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use anyhow::Result;
 use tensor_core::{

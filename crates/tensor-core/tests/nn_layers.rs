@@ -1,4 +1,5 @@
 //! Norms, convolutions and recurrent layers against libtorch's own and against each other's forms.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use anyhow::Result;
 use tensor_core::{

@@ -4,6 +4,7 @@
 //! target folder that this test runs from, so cargo finds tch and torch-sys built already (their C++
 //! takes minutes); only this crate and its shim are compiled again, because cargo keys path
 //! dependencies by workspace.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use anyhow::{Context, Result, ensure};
 use std::{

@@ -1,4 +1,5 @@
 //! Seeds, generator state, determinism, threads, and the description of the environment.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tensor_core::{

@@ -1,5 +1,6 @@
 //! A multi-layer perceptron with random weights *and* biases, for the tests.
-#![allow(dead_code, reason = "each test program uses its own part")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(dead_code, unreachable_pub, reason = "each test program uses its own part")]
 
 use tensor_core::grow::HiddenUnits;
 use tensor_core::{
