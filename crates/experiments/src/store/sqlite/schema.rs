@@ -183,8 +183,19 @@ pub(super) fn prepare(conn: &mut Connection, path: &Path) -> Result<(), StoreErr
     }
     conn.pragma_update(None, "foreign_keys", true).map_err(fail("open"))?;
     conn.pragma_update(None, "temp_store", "memory").map_err(fail("open"))?;
-    let mode: String =
-        conn.query_row("PRAGMA journal_mode=WAL", [], |row| row.get(0)).map_err(fail("open"))?;
+    // The busy timeout does not cover this switch when two first opens do it at once.
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    let mode: String = loop {
+        match conn.query_row("PRAGMA journal_mode=WAL", [], |row| row.get(0)) {
+            Err(rusqlite::Error::SqliteFailure(error, _))
+                if error.code == rusqlite::ErrorCode::DatabaseBusy
+                    && std::time::Instant::now() < until =>
+            {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            other => break other.map_err(fail("open"))?,
+        }
+    };
     conn.pragma_update(None, "synchronous", "FULL").map_err(fail("open"))?;
     let synchronous = number(conn, "synchronous").map_err(fail("open"))?;
     let foreign_keys = number(conn, "foreign_keys").map_err(fail("open"))?;
