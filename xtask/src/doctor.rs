@@ -1,9 +1,6 @@
 //! What is installed and what the programs would find.
 
-use crate::{
-    libtorch,
-    programs::{Workspace, cargo_program},
-};
+use crate::{libtorch, programs::Workspace};
 use anyhow::Result;
 use std::{path::Path, thread};
 
@@ -55,12 +52,9 @@ pub(crate) fn report(workspace: &Workspace, variables: bool) -> Result<()> {
             "note: RUSTFLAGS replaces the run path of .cargo/config.toml; start programs through cargo"
         );
     }
-    if found.is_some() {
-        println!("-- as seen by a program:");
-        workspace.run(
-            &cargo_program(),
-            &["run", "--quiet", "-p", "tensor-core", "--example", "describe"],
-        )?;
+    if let Some(found) = &found {
+        let cuda = found.root.join("lib/libtorch_cuda.so").exists();
+        println!("CUDA library  {}", if cuda { "there" } else { "not there" });
     }
     Ok(())
 }
