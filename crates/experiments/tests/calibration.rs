@@ -303,7 +303,7 @@ fn few_runs_cover_less_and_expanding_helps() {
 }
 
 #[test]
-#[ignore = "the table of the module documentation: 4,000 experiments per entry, minutes"]
+#[ignore = "the table of the module documentation: 4,000 experiments per entry, minutes: cargo test --release -p experiments --test calibration -- --ignored --nocapture"]
 fn coverage_table() {
     for runs in [5, 10, 30] {
         for (law, aggregate, tasks) in [

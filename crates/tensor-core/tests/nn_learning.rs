@@ -92,7 +92,7 @@ fn bfloat16_learns_as_float32_does() -> Result<()> {
 }
 
 #[test]
-#[ignore = "minutes on a laptop: the size of the speed target, for a CPU with AMX"]
+#[ignore = "minutes on a laptop: the size of the speed target, for a CPU with AMX: cargo test --release -p tensor-core --test nn_learning -- --ignored"]
 fn bfloat16_learns_as_float32_does_at_full_size() -> Result<()> {
     let config = DecoderConfig {
         d_model: 512,
