@@ -156,12 +156,9 @@ pub(super) fn prepare(conn: &mut Connection, path: &Path) -> Result<(), StoreErr
         expected,
         found,
     };
-    // Everything up to here only reads: a foreign, newer or damaged file is left as it is.
-    let version = number(conn, "user_version").map_err(fail("open"))?;
-    let application = number(conn, "application_id").map_err(fail("open"))?;
-    let tables: i64 = conn
-        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
-        .map_err(fail("open"))?;
+    // Everything up to here only reads: a foreign, newer or damaged file is left as it is. The three
+    // values come from one snapshot, or the first open of another process could fall between them.
+    let (version, application, tables) = header(conn).map_err(fail("open"))?;
     if (tables > 0 || application != 0) && application != APPLICATION_ID {
         return Err(format(
             "an experiment store".to_owned(),
@@ -218,6 +215,17 @@ pub(super) fn prepare(conn: &mut Connection, path: &Path) -> Result<(), StoreErr
     tx.pragma_update(None, "application_id", APPLICATION_ID).map_err(fail("migrate"))?;
     tx.pragma_update(None, "user_version", VERSION).map_err(fail("migrate"))?;
     tx.commit().map_err(fail("migrate"))
+}
+
+/// Version, application id and count of tables, all of the same moment.
+fn header(conn: &mut Connection) -> rusqlite::Result<(i64, i64, i64)> {
+    let snapshot = conn.transaction_with_behavior(TransactionBehavior::Deferred)?;
+    // The first read of a table starts the snapshot; a pragma alone would not hold it.
+    let tables =
+        snapshot.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    let values = (number(&snapshot, "user_version")?, number(&snapshot, "application_id")?, tables);
+    snapshot.finish()?;
+    Ok(values)
 }
 
 fn number(conn: &Connection, pragma: &str) -> rusqlite::Result<i64> {
