@@ -1,10 +1,7 @@
-//! Sets of indices as increasing ranges, and their text form in split files.
+//! Sets of indices as increasing ranges, and the text that their hash is taken of.
 
 use std::fmt::Write as _;
 use std::ops::Range;
-use std::path::Path;
-
-use crate::error::{Error, Result};
 
 /// Sorts indices and joins neighbours.
 pub(crate) fn into_ranges(mut indices: Vec<u64>) -> Vec<Range<u64>> {
@@ -19,8 +16,31 @@ pub(crate) fn into_ranges(mut indices: Vec<u64>) -> Vec<Range<u64>> {
     ranges
 }
 
-/// `0-4,7,9-11`: both ends included, in increasing order.
-pub(crate) fn write_ranges(ranges: &[Range<u64>]) -> String {
+/// Sorts half-open pairs and joins neighbours; what is wrong with them otherwise.
+pub(crate) fn from_pairs(pairs: &[[u64; 2]]) -> Result<Vec<Range<u64>>, String> {
+    let mut sorted: Vec<Range<u64>> = Vec::with_capacity(pairs.len());
+    for &[start, end] in pairs {
+        if start >= end {
+            return Err(format!("[{start}, {end}]"));
+        }
+        sorted.push(start..end);
+    }
+    sorted.sort_by_key(|r| r.start);
+    let mut ranges: Vec<Range<u64>> = Vec::new();
+    for range in sorted {
+        match ranges.last_mut() {
+            Some(last) if range.start < last.end => {
+                return Err(format!("{} in two ranges", range.start));
+            }
+            Some(last) if range.start == last.end => last.end = range.end,
+            _ => ranges.push(range),
+        }
+    }
+    Ok(ranges)
+}
+
+/// `0-4,7,9-11`: both ends included, neighbours joined, so that one set has one text.
+pub(crate) fn canonical(ranges: &[Range<u64>]) -> String {
     let mut out = String::new();
     for range in ranges {
         let comma = if out.is_empty() { "" } else { "," };
@@ -35,31 +55,6 @@ pub(crate) fn write_ranges(ranges: &[Range<u64>]) -> String {
     out
 }
 
-/// Reads what [`write_ranges`] writes; `part` names the place in errors.
-pub(crate) fn read_ranges(path: &Path, part: &str, text: &str) -> Result<Vec<Range<u64>>> {
-    let wrong = |found: &str| {
-        Error::format(
-            path,
-            format!("{part}.ranges"),
-            "increasing ranges such as 0-4,7,9-11",
-            format!("`{found:.40}`"),
-        )
-    };
-    let mut ranges: Vec<Range<u64>> = Vec::new();
-    for item in text.split(',').filter(|_| !text.is_empty()) {
-        let (first, last) = item.split_once('-').unwrap_or((item, item));
-        let (Ok(first), Ok(last)) = (first.parse::<u64>(), last.parse::<u64>()) else {
-            return Err(wrong(item));
-        };
-        let end = last.checked_add(1).ok_or_else(|| wrong(item))?;
-        if first > last || ranges.last().is_some_and(|r| first < r.end) {
-            return Err(wrong(item));
-        }
-        ranges.push(first..end);
-    }
-    Ok(ranges)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,10 +63,10 @@ mod tests {
     fn neighbours_join_and_come_back() {
         let ranges = into_ranges(vec![9, 0, 2, 1, 7, 10]);
         assert_eq!(ranges, [0..3, 7..8, 9..11]);
-        let text = write_ranges(&ranges);
-        assert_eq!(text, "0-2,7,9-10");
-        assert_eq!(read_ranges(Path::new("s"), "train", &text).unwrap(), ranges);
-        assert_eq!(read_ranges(Path::new("s"), "train", "").unwrap(), []);
-        assert_eq!(write_ranges(&[]), "");
+        assert_eq!(canonical(&ranges), "0-2,7,9-10");
+        assert_eq!(canonical(&[]), "");
+        assert_eq!(from_pairs(&[[9, 11], [0, 2], [7, 8], [2, 3]]).unwrap(), ranges);
+        assert_eq!(from_pairs(&[[3, 3]]).unwrap_err(), "[3, 3]");
+        assert_eq!(from_pairs(&[[0, 3], [2, 4]]).unwrap_err(), "2 in two ranges");
     }
 }

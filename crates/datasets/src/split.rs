@@ -1,11 +1,13 @@
 //! Splits into train, validation and test: drawn from a seed, stored with their hashes, checked
 //! again when they are loaded.
 //!
-//! A split file is TOML. It names the data by sha256 and each part by ranges and by the sha256 of
-//! those ranges; a file whose parts overlap, leave the data, or do not match their hash is refused.
+//! A [split file](Split::to_toml) is TOML, the format that crate `experiments` reads for a study.
+//! It names the data by sha256 and each part by ranges and by the sha256 of those ranges; a file
+//! whose parts overlap, leave the data, or do not match their hash is refused.
+
+mod file;
 
 use std::ops::Range;
-use std::path::Path;
 
 use rand::RngExt as _;
 use rand::SeedableRng as _;
@@ -14,11 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bytes;
 use crate::error::{Error, Result};
-use crate::ranges::{into_ranges, read_ranges, write_ranges};
-
-const VERSION: u32 = 1;
-/// Largest split file.
-const MAX_FILE_BYTES: u64 = 64 << 20;
+use crate::ranges::{canonical, into_ranges};
 
 /// A part of the data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -72,35 +70,12 @@ pub struct Fractions {
 pub struct Split {
     dataset: String,
     data_sha256: Option<String>,
+    /// Examples of the data; one more than the largest seed of a generated task.
     n: u64,
-    seed: Option<u64>,
-    stratified: bool,
+    /// Where the parts come from, in words.
+    origin: Option<String>,
     /// Sorted, disjoint, not empty ranges of each part, in the order of [`Part::ALL`].
     parts: [Vec<Range<u64>>; 3],
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    version: u32,
-    dataset: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    data_sha256: Option<String>,
-    n: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    seed: Option<u64>,
-    stratified: bool,
-    train: FilePart,
-    validation: FilePart,
-    test: FilePart,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FilePart {
-    n: u64,
-    sha256: String,
-    ranges: String,
 }
 
 impl Split {
@@ -112,7 +87,8 @@ impl Split {
     ///   split by up to one per class
     ///
     /// # Errors
-    /// [`Error::Argument`] if `n` is 0, the fractions do not fit, or the labels are not `n`.
+    /// [`Error::Argument`] if `n` is 0, the fractions do not fit, the labels are not `n`, or
+    /// `data_sha256` is not 64 lower-case hexadecimal digits.
     pub fn draw(
         dataset: &str,
         data_sha256: &str,
@@ -162,8 +138,10 @@ impl Split {
             dataset: dataset.to_owned(),
             data_sha256: Some(data_sha256.to_owned()),
             n: n as u64,
-            seed: Some(seed),
-            stratified: labels.is_some(),
+            origin: Some(match labels {
+                None => format!("drawn with seed {seed}"),
+                Some(_) => format!("drawn with seed {seed}, stratified by label"),
+            }),
             parts: parts.map(into_ranges),
         })
     }
@@ -171,7 +149,8 @@ impl Split {
     /// A split that somebody else published, by its index sets (in any order).
     ///
     /// # Errors
-    /// [`Error::Argument`] if an index is `n` or more, comes twice, or is in two parts.
+    /// [`Error::Argument`] if an index is `n` or more, comes twice, or is in two parts, if all parts
+    /// are empty, or if `data_sha256` is not 64 lower-case hexadecimal digits.
     pub fn from_indices(
         dataset: &str,
         data_sha256: &str,
@@ -199,8 +178,7 @@ impl Split {
             dataset: dataset.to_owned(),
             data_sha256: Some(data_sha256.to_owned()),
             n: n as u64,
-            seed: None,
-            stratified: false,
+            origin: None,
             parts,
         })
     }
@@ -208,7 +186,7 @@ impl Split {
     /// A split of the seeds of a generated task, which take the place of indices.
     ///
     /// # Errors
-    /// [`Error::Argument`] if the ranges overlap.
+    /// [`Error::Argument`] if the ranges overlap or are all empty.
     pub fn of_seeds(
         task: &str,
         train: Range<u64>,
@@ -219,7 +197,7 @@ impl Split {
         let parts =
             [train, validation, test].map(|r| if r.is_empty() { Vec::new() } else { vec![r] });
         let dataset = task.to_owned();
-        Self::checked(Self { dataset, data_sha256: None, n, seed: None, stratified: false, parts })
+        Self::checked(Self { dataset, data_sha256: None, n, origin: None, parts })
     }
 
     /// Name of the data set or task.
@@ -232,6 +210,11 @@ impl Split {
         self.data_sha256.as_deref()
     }
 
+    /// Where the parts come from, in words, if it was said.
+    pub fn origin(&self) -> Option<&str> {
+        self.origin.as_deref()
+    }
+
     /// Number of examples of a part.
     pub fn n(&self, part: Part) -> u64 {
         self.ranges(part).iter().map(|r| r.end - r.start).sum()
@@ -239,7 +222,7 @@ impl Split {
 
     /// sha256 over the ranges of a part: a short name for exactly this set of examples.
     pub fn sha256(&self, part: Part) -> String {
-        bytes::sha256(write_ranges(self.ranges(part)).as_bytes())
+        bytes::sha256(canonical(self.ranges(part)).as_bytes())
     }
 
     /// The examples of a part, in increasing order.
@@ -269,124 +252,21 @@ impl Split {
         Ok(self.ranges(part))
     }
 
-    /// The split file as text.
-    ///
-    /// # Errors
-    /// [`Error::Argument`] if a number is beyond what TOML can hold (2^63).
-    pub fn to_toml(&self) -> Result<String> {
-        let part = |p: Part| FilePart {
-            n: self.n(p),
-            sha256: self.sha256(p),
-            ranges: write_ranges(self.ranges(p)),
-        };
-        let file = File {
-            version: VERSION,
-            dataset: self.dataset.clone(),
-            data_sha256: self.data_sha256.clone(),
-            n: self.n,
-            seed: self.seed,
-            stratified: self.stratified,
-            train: part(Part::Train),
-            validation: part(Part::Validation),
-            test: part(Part::Test),
-        };
-        toml::to_string(&file)
-            .map_err(|e| Error::argument("split", "numbers below 2^63", e.to_string()))
-    }
-
-    /// Reads a split file from memory and checks all of it; `name` stands for the file in errors.
-    ///
-    /// # Errors
-    /// [`Error::Format`] for a broken file, overlapping parts or indices outside the data;
-    /// [`Error::Checksum`] if a part does not match its hash or `data_sha256` is another.
-    pub fn parse(name: impl AsRef<Path>, text: &str, data_sha256: Option<&str>) -> Result<Self> {
-        let path = name.as_ref();
-        let file: File = toml::from_str(text)
-            .map_err(|e| Error::format(path, "TOML", "a split file", e.message().to_owned()))?;
-        if file.version != VERSION {
-            return Err(Error::format(
-                path,
-                "version",
-                VERSION.to_string(),
-                file.version.to_string(),
-            ));
-        }
-        let checksum = |what, expected: &str, found: &str| Error::Checksum {
-            path: path.to_owned(),
-            what,
-            expected: expected.to_owned(),
-            found: found.to_owned(),
-        };
-        if let Some(data) = data_sha256
-            && file.data_sha256.as_deref() != Some(data)
-        {
-            return Err(checksum(
-                "sha256 of the data",
-                file.data_sha256.as_deref().unwrap_or("none"),
-                data,
-            ));
-        }
-        let mut parts: [Vec<Range<u64>>; 3] = Default::default();
-        for ((part, stored), ranges) in
-            Part::ALL.iter().zip([&file.train, &file.validation, &file.test]).zip(&mut parts)
-        {
-            *ranges = read_ranges(path, part.name(), &stored.ranges)?;
-            let found = bytes::sha256(stored.ranges.as_bytes());
-            if found != stored.sha256 {
-                return Err(checksum("sha256 of a part", &stored.sha256, &found));
-            }
-            let n: u64 = ranges.iter().map(|r| r.end - r.start).sum();
-            if n != stored.n {
-                return Err(Error::format(
-                    path,
-                    format!("{}.n", part.name()),
-                    n.to_string(),
-                    stored.n.to_string(),
-                ));
-            }
-        }
-        let split = Self {
-            dataset: file.dataset,
-            data_sha256: file.data_sha256,
-            n: file.n,
-            seed: file.seed,
-            stratified: file.stratified,
-            parts,
-        };
-        Self::checked(split).map_err(|e| match e {
-            Error::Argument { argument, expected, found } => {
-                Error::format(path, argument, expected, found)
-            }
-            other => other,
-        })
-    }
-
-    /// Writes the split file; a reader sees the old file or the new one, never a part.
-    ///
-    /// # Errors
-    /// [`Error::Io`], or as [`Split::to_toml`].
-    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        let path = path.as_ref();
-        let staged = path.with_extension("toml.tmp");
-        std::fs::write(&staged, self.to_toml()?).map_err(Error::io(&staged))?;
-        std::fs::rename(&staged, path).map_err(Error::io(path))
-    }
-
-    /// Reads a split file and checks all of it, also that it was made for this data.
-    ///
-    /// # Errors
-    /// [`Error::Io`], or as [`Split::parse`].
-    pub fn load(path: impl AsRef<Path>, data_sha256: Option<&str>) -> Result<Self> {
-        let path = path.as_ref();
-        Self::parse(path, &bytes::read_text(path, MAX_FILE_BYTES)?, data_sha256)
-    }
-
     fn ranges(&self, part: Part) -> &[Range<u64>] {
         &self.parts[part as usize]
     }
 
-    /// Refuses overlap between parts and indices outside the data.
+    /// Refuses overlap between parts, indices outside the data, and what no split file can hold.
     fn checked(split: Self) -> Result<Self> {
+        if let Some(hash) = &split.data_sha256
+            && !(hash.len() == 64 && hash.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
+        {
+            return Err(Error::argument(
+                "data_sha256",
+                "64 lower-case hexadecimal digits",
+                format!("`{hash:.80}`"),
+            ));
+        }
         let mut all: Vec<(&Range<u64>, Part)> =
             Part::ALL.iter().flat_map(|&p| split.ranges(p).iter().map(move |r| (r, p))).collect();
         all.sort_by_key(|(r, _)| r.start);
@@ -396,6 +276,9 @@ impl Split {
                 let found = format!("{} in {} and in {}", b.start, part_a.name(), part_b.name());
                 return Err(Error::argument("parts", "disjoint parts", found));
             }
+        }
+        if all.is_empty() {
+            return Err(Error::argument("parts", "at least one example", "none"));
         }
         if let Some((last, part)) = all.last().filter(|(r, _)| r.end > split.n) {
             let found = format!("{} in {}", last.end - 1, part.name());
@@ -440,6 +323,7 @@ fn largest_remainder(n: usize, weights: [f64; 3]) -> [usize; 3] {
 mod tests {
     use super::*;
 
+    const DATA: &str = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae";
     const THIRDS: Fractions = Fractions { train: 0.6, validation: 0.2, test: 0.2 };
 
     #[test]
@@ -453,17 +337,15 @@ mod tests {
     #[test]
     fn the_drawn_split_never_changes() {
         // Fixed on purpose: published results name their examples by these.
-        let split = Split::draw("toy", "00", 10, THIRDS, 7, None).unwrap();
-        let text = split.to_toml().unwrap();
-        assert_eq!(Split::draw("toy", "00", 10, THIRDS, 7, None).unwrap(), split);
-        assert_ne!(Split::draw("toy", "00", 10, THIRDS, 8, None).unwrap().parts, split.parts);
-        assert_eq!(write_ranges(split.ranges(Part::Train)), "0,2-4,6,8");
-        assert_eq!(Split::parse("s.toml", &text, Some("00")).unwrap(), split);
+        let split = Split::draw("toy", DATA, 10, THIRDS, 7, None).unwrap();
+        assert_eq!(Split::draw("toy", DATA, 10, THIRDS, 7, None).unwrap(), split);
+        assert_ne!(Split::draw("toy", DATA, 10, THIRDS, 8, None).unwrap().parts, split.parts);
+        assert_eq!(canonical(split.ranges(Part::Train)), "0,2-4,6,8");
     }
 
     #[test]
     fn tune_and_pilot_never_see_the_test_set() {
-        let split = Split::draw("toy", "00", 10, THIRDS, 7, None).unwrap();
+        let split = Split::draw("toy", DATA, 10, THIRDS, 7, None).unwrap();
         assert_eq!(split.indices(Part::Test, Stage::Full).unwrap().len(), 2);
         for stage in [Stage::Tune, Stage::Pilot] {
             assert!(
@@ -483,15 +365,15 @@ mod tests {
     #[test]
     fn overlap_is_an_error() {
         let error =
-            Split::from_indices("d", "00", 5, &[0, 1, 2], &[3], &[4, 2]).unwrap_err().to_string();
+            Split::from_indices("d", DATA, 5, &[0, 1, 2], &[3], &[4, 2]).unwrap_err().to_string();
         assert_eq!(
             error,
             "argument `parts`: expected disjoint parts, found 2 in train and in test"
         );
-        let error = Split::from_indices("d", "00", 4, &[0], &[3], &[4]).unwrap_err().to_string();
+        let error = Split::from_indices("d", DATA, 4, &[0], &[3], &[4]).unwrap_err().to_string();
         assert_eq!(error, "argument `indices`: expected below 4, found 4 in test");
         assert!(
-            Split::from_indices("d", "00", 4, &[0, 0], &[], &[])
+            Split::from_indices("d", DATA, 4, &[0, 0], &[], &[])
                 .unwrap_err()
                 .to_string()
                 .contains("0 twice")
@@ -502,53 +384,15 @@ mod tests {
         let seeds = Split::of_seeds("t", 0..1 << 60, 1 << 60..(1 << 60) + 9, 0..0).unwrap();
         assert_eq!((seeds.n(Part::Train), seeds.n(Part::Test)), (1 << 60, 0));
         assert!(seeds.indices(Part::Train, Stage::Full).is_err(), "too many to list");
-        assert_eq!(seeds, Split::parse("s", &seeds.to_toml().unwrap(), None).unwrap());
-    }
-
-    #[test]
-    fn a_file_that_was_touched_is_refused() {
-        let text = Split::from_indices("d", "aa", 9, &[0, 1, 2], &[4], &[6, 7])
-            .unwrap()
-            .to_toml()
-            .unwrap();
-        let error = |text: &str, data| Split::parse("s.toml", text, data).unwrap_err().to_string();
-        assert!(text.contains("ranges = \"0-2\""), "{text}");
-        assert!(
-            error(&text.replace("\"0-2\"", "\"0-3\""), None).contains("sha256 of a part: expected")
-        );
-        assert!(error(&text, Some("bb")).contains("sha256 of the data: expected aa, found bb"));
-        assert!(
-            error(&text.replace("n = 3", "n = 4"), None).contains("train.n: expected 3, found 4")
-        );
-        assert!(
-            error(&text.replace("n = 9", "n = 7"), None)
-                .contains("indices: expected below 7, found 7 in test")
-        );
-        assert!(
-            error(&text.replace("version = 1", "version = 2"), None)
-                .contains("version: expected 1, found 2")
-        );
-        assert!(error(&text.replace("stratified", "stratifed"), None).contains("TOML"));
-        for ranges in ["2-0", "x", "3,3", "1,", "0-18446744073709551615", "5-6,2"] {
-            assert!(
-                error(&text.replace("\"0-2\"", &format!("\"{ranges}\"")), None)
-                    .contains("train.ranges"),
-                "{ranges}"
-            );
-        }
-        let overlap =
-            text.replace("\"4\"", "\"2\"").replace(&bytes::sha256(b"4"), &bytes::sha256(b"2"));
-        assert!(
-            error(&overlap, None)
-                .contains("parts: expected disjoint parts, found 2 in train and in validation")
-        );
+        assert!(Split::of_seeds("t", 0..0, 0..0, 0..0).is_err(), "nothing in it");
+        assert!(Split::from_indices("d", "00", 5, &[0], &[], &[]).is_err(), "no sha256");
     }
 
     #[test]
     fn fractions_and_labels_must_fit() {
         let draw = |n, train, labels| {
             let fractions = Fractions { train, validation: 0.2, test: 0.2 };
-            Split::draw("d", "00", n, fractions, 0, labels)
+            Split::draw("d", DATA, n, fractions, 0, labels)
         };
         assert!(draw(10, 0.7, None).is_err());
         assert!(draw(10, f64::NAN, None).is_err());

@@ -147,12 +147,13 @@ fn csv_tables() {
 #[test]
 fn split_files() {
     let fractions = Fractions { train: 0.5, validation: 0.25, test: 0.25 };
-    let good = Split::draw("toy", "ab", 40, fractions, 3, None).unwrap().to_toml().unwrap();
-    let accepted = feed(6, &[good.into_bytes()], |data| {
-        std::str::from_utf8(data)
-            .is_ok_and(|text| Split::parse("damaged", text, Some("ab")).is_ok())
+    let data = bytes::sha256(b"toy");
+    let good = Split::draw("toy", &data, 40, fractions, 3, None).unwrap().to_toml().unwrap();
+    let accepted = feed(6, &[good.into_bytes()], |file| {
+        std::str::from_utf8(file)
+            .is_ok_and(|text| Split::parse("damaged", text, "toy", Some(&data)).is_ok())
     });
-    // What is not hashed is the name, the seed and white space.
+    // What is not hashed is the origin, the number of rows and white space.
     assert!(accepted < FILES_PER_FORMAT / 4, "{accepted}");
 }
 

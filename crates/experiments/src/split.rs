@@ -10,7 +10,9 @@
 //! [[dataset]]
 //! name = "digits"
 //! sha256 = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"
-//! train = { indices = [[0, 1200]] }
+//! rows = 1797 # no member may be this or more
+//! origin = "drawn with seed 0, stratified by label"
+//! train = { indices = [[0, 1200]], sha256 = "66c7d814e1a0ba3a23d8fabd86a70e890bcd07b8b25ac7c7b4baa3b9095a3f97" }
 //! validation = { indices = [[1200, 1500]] }
 //! test = { file = "digits.test.txt", sha256 = "fcde2b2edba56bf408601fb721fe9b5c338d10ee429ea04fae5511b68fbf8fb9" }
 //!
@@ -19,6 +21,9 @@
 //! train = { seeds = [[0, 1000]] }
 //! test = { seeds = [[1000, 1100]] }
 //! ```
+//!
+//! `rows`, `origin` and the `sha256` of ranges may be left out. The hash of ranges is that of
+//! [`Ranges::canonical`]; crate `datasets` draws splits and writes this format with all of them.
 //!
 //! No index may lie in two parts. A trial program asks [`Access`] for its indices, which refuses
 //! parts that its stage may not see.
@@ -71,6 +76,11 @@ struct WrittenDataset {
     name: String,
     /// SHA-256 of the data in hexadecimal; left out for generated data.
     sha256: Option<String>,
+    /// Number of rows; every row number is below it.
+    rows: Option<u64>,
+    /// Where the parts come from, in words.
+    #[expect(dead_code, reason = "for people; the reader has no use for it")]
+    origin: Option<String>,
     /// Rows for fitting.
     train: Option<WrittenPart>,
     /// Rows for choosing.
@@ -87,7 +97,7 @@ struct WrittenPart {
     indices: Option<Vec<[u64; 2]>>,
     /// File with one row number per line, relative to the split file.
     file: Option<PathBuf>,
-    /// SHA-256 of `file` in hexadecimal.
+    /// SHA-256 in hexadecimal: of `file`, or of the ranges in canonical text.
     sha256: Option<String>,
     /// Half-open ranges of seeds, for generated data.
     seeds: Option<Vec<[u64; 2]>>,
@@ -109,6 +119,8 @@ pub struct SplitDataset {
     pub name: String,
     /// SHA-256 of the data; `None` for generated data.
     pub sha256: Option<String>,
+    /// Number of rows, where the file says it.
+    pub rows: Option<u64>,
     /// Whether the parts hold seeds rather than row numbers.
     pub generated: bool,
     /// Members of each part that the file has.
@@ -200,8 +212,17 @@ fn check(document: &Document, folder: &Path, source: &mut Source) -> Vec<SplitDa
             let Some(part) = part else { continue };
             seeded += usize::from(part.seeds.is_some());
             let path = format!("{path}.{}", split.word());
-            match members(part, folder, &path, source) {
+            match members(part, folder) {
                 Ok(ranges) => {
+                    if let Some(rows) = written.rows.filter(|rows| ranges.last() >= *rows) {
+                        source.error(
+                            &path,
+                            format!(
+                                "data set `{name}`: expected rows below {rows}, found {}",
+                                ranges.last()
+                            ),
+                        );
+                    }
                     parts.insert(split, ranges);
                 }
                 Err(message) => source.error(&path, format!("data set `{name}`: {message}")),
@@ -220,8 +241,13 @@ fn check(document: &Document, folder: &Path, source: &mut Source) -> Vec<SplitDa
                 format!("data set `{name}`: expected `sha256`, since it is not generated"),
             );
         }
-        let sha256 = written.sha256.clone();
-        datasets.push(SplitDataset { name: name.clone(), sha256, generated: seeded > 0, parts });
+        datasets.push(SplitDataset {
+            name: name.clone(),
+            sha256: written.sha256.clone(),
+            rows: written.rows,
+            generated: seeded > 0,
+            parts,
+        });
     }
     overlaps(&datasets, source);
     datasets
@@ -258,18 +284,17 @@ fn overlaps(datasets: &[SplitDataset], source: &mut Source) {
     }
 }
 
-fn members(
-    part: &WrittenPart,
-    folder: &Path,
-    path: &str,
-    source: &mut Source,
-) -> Result<Ranges, String> {
+fn members(part: &WrittenPart, folder: &Path) -> Result<Ranges, String> {
     match (&part.indices, &part.file, &part.seeds) {
         (Some(ranges), None, None) | (None, None, Some(ranges)) => {
-            if part.sha256.is_some() {
-                source.error(&format!("{path}.sha256"), "`sha256` belongs to `file`, found none");
+            let ranges = Ranges::new(ranges)?;
+            let found = identity::sha256_hex(ranges.canonical().as_bytes());
+            match &part.sha256 {
+                Some(expected) if *expected != found => {
+                    Err(format!("SHA-256 of the ranges: expected {expected}, found {found}"))
+                }
+                _ => Ok(ranges),
             }
-            Ranges::new(ranges)
         }
         (None, Some(file), None) => {
             let full = folder.join(file);
@@ -384,12 +409,23 @@ impl Access {
     /// # Errors
     /// [`AccessError::Hash`] when it is not, [`AccessError::Unknown`] for an unknown name.
     pub fn verify(&self, dataset: &str, bytes: &[u8]) -> Result<(), AccessError> {
+        self.verify_sha256(dataset, &identity::sha256_hex(bytes))
+    }
+
+    /// [`Access::verify`] for data whose SHA-256 (hexadecimal) is known already.
+    ///
+    /// # Errors
+    /// As [`Access::verify`].
+    pub fn verify_sha256(&self, dataset: &str, found: &str) -> Result<(), AccessError> {
         let Some(expected) = &self.dataset(dataset)?.sha256 else { return Ok(()) };
-        let found = identity::sha256_hex(bytes);
         if found == *expected {
             return Ok(());
         }
-        Err(AccessError::Hash { dataset: dataset.into(), expected: expected.clone(), found })
+        Err(AccessError::Hash {
+            dataset: dataset.into(),
+            expected: expected.clone(),
+            found: found.to_owned(),
+        })
     }
 
     fn dataset(&self, name: &str) -> Result<&SplitDataset, AccessError> {

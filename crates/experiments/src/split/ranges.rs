@@ -60,6 +60,21 @@ impl Ranges {
         Self(merged)
     }
 
+    /// `0-4,7,9-11`: both ends included, neighbours joined. The same set always gives the same text,
+    /// so the SHA-256 of it names the set.
+    pub fn canonical(&self) -> String {
+        let words = self.0.iter().map(|(start, stop)| match stop - 1 {
+            last if last == *start => last.to_string(),
+            last => format!("{start}-{last}"),
+        });
+        words.collect::<Vec<_>>().join(",")
+    }
+
+    /// The largest member.
+    pub fn last(&self) -> u64 {
+        self.0[self.0.len() - 1].1 - 1
+    }
+
     /// Number of members.
     pub fn count(&self) -> u64 {
         self.0.iter().map(|(start, stop)| stop - start).sum()
@@ -111,7 +126,8 @@ mod tests {
     fn neighbours_join() {
         let joined = Ranges::new(&[[5, 9], [0, 5]]).unwrap();
         assert_eq!(joined, Ranges::new(&[[0, 9]]).unwrap());
-        assert_eq!(joined.count(), 9);
+        assert_eq!((joined.count(), joined.last()), (9, 8));
+        assert_eq!(Ranges::parse("9\n0\n2\n1\n7\n10\n").unwrap().canonical(), "0-2,7,9-10");
         assert_eq!(Ranges::parse("2\n0\n1\n").unwrap(), Ranges::new(&[[0, 3]]).unwrap());
     }
 

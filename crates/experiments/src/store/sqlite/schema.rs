@@ -221,8 +221,7 @@ pub(super) fn prepare(conn: &mut Connection, path: &Path) -> Result<(), StoreErr
 fn header(conn: &mut Connection) -> rusqlite::Result<(i64, i64, i64)> {
     let snapshot = conn.transaction_with_behavior(TransactionBehavior::Deferred)?;
     // The first read of a table starts the snapshot; a pragma alone would not hold it.
-    let tables =
-        snapshot.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    let tables = snapshot.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     let values = (number(&snapshot, "user_version")?, number(&snapshot, "application_id")?, tables);
     snapshot.finish()?;
     Ok(values)
