@@ -383,13 +383,18 @@ impl Access {
         Ok(Self { file, allowed: allowed.into_iter().filter(open).collect() })
     }
 
+    /// Whether the stage may read a split at all.
+    pub fn may_read(&self, split: Split) -> bool {
+        self.allowed.contains(&split)
+    }
+
     /// Row numbers, or seeds of generated data, of one part.
     ///
     /// # Errors
     /// [`AccessError::Closed`] when the stage may not read the split, [`AccessError::Unknown`]
     /// when the file does not have it.
     pub fn members(&self, dataset: &str, split: Split) -> Result<&Ranges, AccessError> {
-        if !self.allowed.contains(&split) {
+        if !self.may_read(split) {
             let words: Vec<&str> = self.allowed.iter().map(|s| s.word()).collect();
             return Err(AccessError::Closed {
                 dataset: dataset.to_owned(),

@@ -36,7 +36,7 @@ fn spec(methods: usize, tasks: usize, levels: &[usize], reps: u32, rest: &str) -
          [[metric]]\nname = \"loss\"\nsplit = \"validation\"\nhigher_is_better = false\n",
     );
     text.push_str(rest.split("---").nth(1).unwrap_or_default());
-    spec::read(text, Path::new("x.toml"), Path::new(""), FULL, false)
+    spec::read(&text, Path::new("x.toml"), Path::new(""), FULL, false)
         .unwrap_or_else(|e| panic!("{e}"))
 }
 

@@ -197,7 +197,7 @@ fn factors_keep_their_order_in_the_file() {
     let text = fs::read_to_string(fixture("minimal.toml")).unwrap()
         + "\n[factors]\nzeta = [1]\nalpha = [2]\nmid = [3]\n";
     let folder = fixture("");
-    let spec = spec::read(text, Path::new("x.toml"), &folder, FULL, false).unwrap();
+    let spec = spec::read(&text, Path::new("x.toml"), &folder, FULL, false).unwrap();
     let names: Vec<&str> = spec.factors.iter().map(|f| f.name.as_str()).collect();
     assert_eq!(names, ["zeta", "alpha", "mid"]);
 }
@@ -215,16 +215,16 @@ fn garbage_is_an_error_and_never_a_panic() {
     let complete = fs::read_to_string(fixture("complete.toml")).unwrap();
     // every prefix of a real file, and every file with one line left out
     for end in (0..complete.len()).step_by(23).filter(|end| complete.is_char_boundary(*end)) {
-        let _ = spec::read(complete[..end].into(), Path::new("x"), &folder, FULL, false);
+        let _ = spec::read(&complete[..end], Path::new("x"), &folder, FULL, false);
     }
     let lines: Vec<&str> = complete.lines().collect();
     for skipped in 0..lines.len() {
         let mut kept = lines.clone();
         kept.remove(skipped);
-        let _ = spec::read(kept.join("\n"), Path::new("x"), &folder, FULL, false);
+        let _ = spec::read(&kept.join("\n"), Path::new("x"), &folder, FULL, false);
     }
     for text in ["", "[[[", "\u{0}", "schema = 1\r\nid", "a.b.c = 1\na.b = 2", "[method]\nname=1"] {
-        assert!(spec::read(text.into(), Path::new("x"), &folder, FULL, false).is_err(), "{text:?}");
+        assert!(spec::read(text, Path::new("x"), &folder, FULL, false).is_err(), "{text:?}");
     }
 }
 

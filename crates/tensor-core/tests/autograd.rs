@@ -32,6 +32,7 @@ fn spd(name: &str, batch: i64, n: i64) -> Tensor {
 }
 
 /// Batched conjugate gradients from zero; rows that have converged stand still.
+#[expect(clippy::unnecessary_wraps, reason = "the signature of a solver")]
 fn conjugate_gradients(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let dot = |u: &Tensor, v: &Tensor| (u * v).sum_dim_intlist([-1].as_slice(), true, Kind::Double);
     let (mut x, mut r) = (b.zeros_like(), b.copy());
@@ -51,6 +52,7 @@ fn conjugate_gradients(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 }
 
 /// The exact solve, for matrices that are not symmetric.
+#[expect(clippy::unnecessary_wraps, reason = "the signature of a solver")]
 fn by_lu(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     if a.dim() == b.dim() {
         return Ok(Tensor::linalg_solve(a, b, true));

@@ -149,7 +149,7 @@ fn weighted_copies_separate_and_equal_ones_never_do() {
         let (mut trainer, mlp) = trainer(7, &[3, 1, 2]);
         let x = normal(8, &[16, 3], Kind::Double);
         train(&mut trainer, &mlp, &x, 5);
-        trainer.grow(&mlp.hidden(0).duplicate(vec![0, 0], share.to_vec(), "split")).unwrap();
+        trainer.grow(&mlp.hidden(0).duplicate(&[0, 0], &share, "split")).unwrap();
         train(&mut trainer, &mlp, &x, 200);
         let w = mlp.layers[0].0.value();
         (w.get(0) - w.get(1)).abs().max().double_value(&[])

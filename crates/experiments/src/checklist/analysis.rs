@@ -1,6 +1,12 @@
 //! Analysis and report: A1 to A13.
 
-use super::{Evidence, Group::Analysis, Item, Level::*, ReportFacts, Verdict, item};
+use super::{
+    Evidence,
+    Group::Analysis,
+    Item,
+    Level::{Must, Should},
+    ReportFacts, Verdict, item,
+};
 use crate::{
     plan::Stage,
     spec::{NormaliseKind, changes},
@@ -77,7 +83,7 @@ fn test_choice(e: &Evidence) -> Verdict {
                 faults.push(format!("{}: no test recorded", claim.id));
                 continue;
             };
-            let declared = claim.test.map(|test| test.word());
+            let declared = claim.test.map(crate::spec::Test::word);
             if declared.is_some_and(|test| test != choice.test) {
                 let test = declared.unwrap_or_default();
                 faults.push(format!("{}: {test} declared, {} used", claim.id, choice.test));

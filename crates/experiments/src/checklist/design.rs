@@ -1,6 +1,12 @@
 //! Experimental design: D1 to D12.
 
-use super::{Evidence, Group::Design, Item, Level::*, Verdict, item};
+use super::{
+    Evidence,
+    Group::Design,
+    Item,
+    Level::{Must, Should},
+    Verdict, item,
+};
 use crate::{
     plan::{Balance, PlannedTrial, Stage},
     spec::{MetaRole, Role, Split},
@@ -51,9 +57,10 @@ fn tuning_effort(e: &Evidence) -> Verdict {
     };
     let results = e.results(Stage::Tune);
     if results.is_empty() {
-        return match e.has_results() {
-            true => Verdict::Violated("the main stage ran without the declared tuning".into()),
-            false => Verdict::NotApplicable("stage tune has not run yet".into()),
+        return if e.has_results() {
+            Verdict::Violated("the main stage ran without the declared tuning".into())
+        } else {
+            Verdict::NotApplicable("stage tune has not run yet".into())
         };
     }
     // configurations tried times the budget that each of them got

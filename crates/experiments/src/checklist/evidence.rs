@@ -184,5 +184,5 @@ fn frozen(events: &[EventRecord], spec: &Resolved) -> Option<Resolved> {
     let first = events.iter().find(|e| e.kind == "freeze")?;
     let text = first.detail_json.get("spec_toml")?.as_str()?;
     let file = Path::new("frozen/experiment.toml");
-    spec::read(text.to_owned(), file, &spec.folder, &spec.profile, true).ok()
+    spec::read(text, file, &spec.folder, &spec.profile, true).ok()
 }

@@ -1,6 +1,12 @@
 //! Execution: E1 to E13.
 
-use super::{Evidence, Group::Execution, Item, Level::*, Verdict, item};
+use super::{
+    Evidence,
+    Group::Execution,
+    Item,
+    Level::{Must, Should},
+    Verdict, item,
+};
 use crate::{
     identity,
     plan::{self, Stage},

@@ -1,6 +1,12 @@
 //! Research questions: Q1 to Q7.
 
-use super::{Evidence, Group::Questions, Item, Level::*, Verdict, item};
+use super::{
+    Evidence,
+    Group::Questions,
+    Item,
+    Level::{Must, Should},
+    Verdict, item,
+};
 use crate::{plan::Stage, spec::Kind};
 
 pub(super) const ITEMS: &[Item] = &[

@@ -1,6 +1,12 @@
 //! Release: R1 to R7.
 
-use super::{Evidence, Group::Release, Item, Level::*, Verdict, item};
+use super::{
+    Evidence,
+    Group::Release,
+    Item,
+    Level::{Must, Should},
+    Verdict, item,
+};
 use crate::{plan::Stage, spec::Launch};
 use serde_json::Value as Json;
 use std::collections::BTreeSet;

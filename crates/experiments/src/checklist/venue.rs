@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 /// A venue whose form is known.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Venue {
-    /// The AutoML conference's checklist.
+    /// The `AutoML` conference's checklist.
     Automl,
     /// The `NeurIPS` paper checklist.
     Neurips,

@@ -326,7 +326,7 @@ impl<W: Write> Observer for JsonLines<W> {
 
 /// Bars on a terminal: one for the whole, one per running trial.
 pub struct Bars {
-    bars: MultiProgress,
+    shown: MultiProgress,
     whole: ProgressBar,
     trials: Vec<ProgressBar>,
 }
@@ -340,12 +340,12 @@ impl Default for Bars {
 impl Bars {
     /// Draws on standard error, and nothing at all when that is no terminal.
     pub fn new() -> Self {
-        let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10));
-        let whole = bars.add(ProgressBar::new(0));
+        let shown = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10));
+        let whole = shown.add(ProgressBar::new(0));
         if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}") {
             whole.set_style(style);
         }
-        Self { bars, whole, trials: Vec::new() }
+        Self { shown, whole, trials: Vec::new() }
     }
 
     fn show(&mut self, progress: &Progress) {
@@ -366,7 +366,7 @@ impl Observer for Bars {
             Notice::Tick { progress, running } => {
                 self.show(progress);
                 while self.trials.len() < running.len() {
-                    let bar = self.bars.add(ProgressBar::no_length());
+                    let bar = self.shown.add(ProgressBar::no_length());
                     if let Ok(style) = ProgressStyle::with_template("  {msg}") {
                         bar.set_style(style);
                     }
@@ -391,7 +391,7 @@ impl Observer for Bars {
                 self.show(progress);
                 // Failures are said at once; successes are counted.
                 if *status != Status::Ok {
-                    let _ = self.bars.println(format!(
+                    let _ = self.shown.println(format!(
                         "{} {method} {task} rep {rep}: {} ({})",
                         short(key),
                         status.word(),
@@ -400,7 +400,7 @@ impl Observer for Bars {
                 }
             }
             Notice::Warning { text } => {
-                let _ = self.bars.println(format!("warning: {text}"));
+                let _ = self.shown.println(format!("warning: {text}"));
             }
             Notice::Ended { .. } => {
                 for bar in &self.trials {

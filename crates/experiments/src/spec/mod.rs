@@ -55,7 +55,7 @@ pub fn load_with(path: impl AsRef<Path>, profile: &str, many: bool) -> Result<Re
     let text = std::fs::read_to_string(path)
         .map_err(|source| SpecError::Read { path: path.to_owned(), source })?;
     let folder = path.parent().unwrap_or(Path::new(""));
-    read(text, path, folder, profile, many)
+    read(&text, path, folder, profile, many)
 }
 
 /// As [`load_with`], from a text; `path` appears in messages, and relative paths start at
@@ -64,14 +64,14 @@ pub fn load_with(path: impl AsRef<Path>, profile: &str, many: bool) -> Result<Re
 /// # Errors
 /// [`SpecError::Invalid`] with all findings.
 pub fn read(
-    text: String,
+    text: &str,
     path: &Path,
     folder: &Path,
     profile: &str,
     many: bool,
 ) -> Result<Resolved, SpecError> {
-    let mut source = Source::new(path.to_owned(), folder.to_owned(), text.clone());
-    let parsed = DeTable::parse(&text);
+    let mut source = Source::new(path.to_owned(), folder.to_owned(), text.to_owned());
+    let parsed = DeTable::parse(text);
     let (false, Ok(table)) = (source.has_errors(), parsed) else {
         return Err(SpecError::Invalid(source.into_findings()));
     };

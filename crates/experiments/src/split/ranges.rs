@@ -42,8 +42,8 @@ impl Ranges {
             return Err("expected at least one row number, found none".into());
         }
         rows.sort_unstable();
-        if let Some(pair) = rows.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(format!("row {} appears twice", pair[0]));
+        if let Some([twice, _]) = rows.array_windows().find(|[a, b]| a == b) {
+            return Err(format!("row {twice} appears twice"));
         }
         Ok(Self::merged(rows.into_iter().map(|row| (row, row + 1)).collect()))
     }

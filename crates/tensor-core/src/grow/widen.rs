@@ -91,7 +91,7 @@ impl HiddenUnits {
     pub fn widen(&self, n: i64, seed: &SeedTree, reason: impl Into<String>) -> Result<ResizePlan> {
         let source = widening_sources(self.n, n, seed)?;
         let shares = unequal_shares(&source, seed);
-        Ok(self.duplicate(source, shares, reason))
+        Ok(self.duplicate(&source, &shares, reason))
     }
 
     /// Widens by given copies with given shares: new unit `j` copies old unit `source[j]` and
@@ -99,8 +99,8 @@ impl HiddenUnits {
     /// applied.
     pub fn duplicate(
         &self,
-        source: Vec<i64>,
-        shares: Vec<f64>,
+        source: &[i64],
+        shares: &[f64],
         reason: impl Into<String>,
     ) -> ResizePlan {
         let mut plan = ResizePlan::new(reason);
@@ -108,16 +108,16 @@ impl HiddenUnits {
         // A share of 0 has no inverse to come back from, so its moments are left as they are.
         let felt: Vec<f64> = shares.iter().map(|s| if *s == 0.0 { 1.0 } else { *s }).collect();
         for (id, axis) in self.weights.iter().chain(&self.biases) {
-            let copy = AxisPlan::Duplicate { source: source.clone(), share: Share::Copy };
+            let copy = AxisPlan::Duplicate { source: source.to_vec(), share: Share::Copy };
             plan =
                 plan.with(Edit::axis(*id, *axis, copy).gradient_scaled_along(*axis, felt.clone()));
         }
         for (id, axis) in &self.consumers {
-            let share = Share::Weighted(shares.clone());
+            let share = Share::Weighted(shares.to_vec());
             plan = plan.with(Edit::axis(
                 *id,
                 *axis,
-                AxisPlan::Duplicate { source: source.clone(), share },
+                AxisPlan::Duplicate { source: source.to_vec(), share },
             ));
         }
         plan

@@ -259,7 +259,7 @@ fn deviations(study: &Study, results: &Results) -> Vec<String> {
     let mut all = Vec::new();
     let frozen = results.events.iter().rev().find(|e| e.kind == "freeze");
     if let Some(freeze) = frozen {
-        let text = freeze.detail_json["spec_toml"].as_str().unwrap_or_default().to_owned();
+        let text = freeze.detail_json["spec_toml"].as_str().unwrap_or_default();
         match spec::read(text, &study.file, &study.spec.folder, &study.spec.profile, true) {
             Ok(old) => match spec::changes(&old, &study.spec) {
                 Ok(changes) => all.extend(changes.iter().map(ToString::to_string)),

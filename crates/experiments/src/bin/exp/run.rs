@@ -280,7 +280,7 @@ fn guard_changes(study: &Study, store: &mut SqliteStore, args: &Running) -> Resu
     }
     let folder = &study.spec.folder;
     let read =
-        experiments::spec::read(before.spec_toml, &study.file, folder, &study.spec.profile, true);
+        experiments::spec::read(&before.spec_toml, &study.file, folder, &study.spec.profile, true);
     let Ok(old) = read else { return Ok(()) };
     let changes = experiments::spec::changes(&old, &study.spec)?;
     let refused: Vec<String> = changes
