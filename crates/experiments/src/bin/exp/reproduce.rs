@@ -2,13 +2,16 @@
 
 use crate::{
     OK,
-    args::{Reporting, Reproduce, Running, Which},
-    make, run,
+    args::{Backup, OneTrial, Reporting, Reproduce, Running, Which},
+    make, move_data, run,
     study::{Study, all_files, results_folder},
 };
 use anyhow::Result;
-use experiments::report::index;
-use std::time::Instant;
+use experiments::{
+    report::index,
+    store::{Store, record::Status},
+};
+use std::{collections::BTreeSet, time::Instant};
 
 /// Runs and reports all studies under one profile; a study that fails does not stop the others.
 pub(crate) fn reproduce(args: &Reproduce) -> Result<u8> {
@@ -74,7 +77,7 @@ fn one(which: &Which, args: &Reproduce) -> Result<()> {
         quiet: false,
     };
     if args.profile != "smoke" {
-        // The order that the checklist asks for: pilot, freeze, run, look.
+        // The order that the checklist asks for: pilot, freeze, run, probe, look.
         let study = Study::find(which)?;
         let fresh = !study.store_path.exists();
         if fresh {
@@ -90,6 +93,8 @@ fn one(which: &Which, args: &Reproduce) -> Result<()> {
     anyhow::ensure!(code == OK || code == 3, "the run ended with code {code}");
     if args.profile != "smoke" {
         let study = Study::find(which)?;
+        toy(&study, &running)?;
+        probe(&study)?;
         let mut store = study.open_existing()?;
         let looked = !experiments::store::seal::state(&store)?.unseals.is_empty();
         if !looked && !study.spec.sealed_metrics().is_empty() {
@@ -110,5 +115,48 @@ fn one(which: &Which, args: &Reproduce) -> Result<()> {
         no_time: false,
         png: false,
     })?;
+    Ok(())
+}
+
+/// The toy version beside the real one, so that its time is on record (checklist R5).
+fn toy(study: &Study, running: &Running) -> Result<()> {
+    if !study.spec.profiles.iter().any(|name| name == "smoke") {
+        return Ok(());
+    }
+    let which = Which {
+        name: running.which.name.clone(),
+        profile: "smoke".to_owned(),
+        store: Some(study.store_path.clone()),
+    };
+    let code = run::run(&Running { which, ..running.clone() })?;
+    anyhow::ensure!(code == OK || code == 3, "the smoke run ended with code {code}");
+    Ok(())
+}
+
+/// Replays two trials of different methods (E11) and copies the store (E12), once per change.
+fn probe(study: &Study) -> Result<()> {
+    let store = study.open_existing()?;
+    let stage = study.spec.main_stage();
+    let mut replayed = store.events()?.iter().filter(|e| e.kind == "replay").count();
+    let mut methods = BTreeSet::new();
+    let which = Which {
+        name: study.file.display().to_string(),
+        profile: study.spec.profile.clone(),
+        store: Some(study.store_path.clone()),
+    };
+    for trial in store.trials()?.into_iter().filter(|t| t.stage == stage && !t.retired) {
+        if replayed >= 2 {
+            break;
+        }
+        if trial.status == Status::Ok && methods.insert(trial.method) {
+            let key = trial.key.0;
+            run::replay(&OneTrial { which: which.clone(), key, tolerance: 1e-6 })?;
+            replayed += 1;
+        }
+    }
+    let last = store.attempts()?.iter().map(|a| a.ended_at).max().unwrap_or(0);
+    if !store.events()?.iter().any(|e| e.kind == "backup" && e.at >= last) {
+        move_data::backup(&Backup { which, to: None })?;
+    }
     Ok(())
 }

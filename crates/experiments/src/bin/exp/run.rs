@@ -2,7 +2,7 @@
 
 use crate::{
     FINDING, OK,
-    args::{OneTrial, OrderWord, Retry, Running},
+    args::{OneTrial, OrderWord, Retry, Running, Which},
     study::{Study, now},
 };
 use anyhow::{Context, Result, bail};
@@ -160,6 +160,7 @@ pub(crate) fn replay(args: &OneTrial) -> Result<u8> {
     let study = Study::find(&args.which)?;
     let store = study.open_existing()?;
     let row = by_prefix(&store, &args.key)?;
+    let study = under_its_profile(study, &row)?;
     let program = study.program(row.stage)?;
     let plan = study.run_plan(row.stage, Vec::new(), program)?;
     let scratch = study.folder().join("replay").join(&row.key.0);
@@ -185,11 +186,28 @@ pub(crate) fn replay(args: &OneTrial) -> Result<u8> {
     Ok(if facts.agrees() { OK } else { FINDING })
 }
 
+/// The study under the profile that the trial ran with: a pilot trial has the pilot's budget.
+fn under_its_profile(study: Study, row: &TrialRow) -> Result<Study> {
+    let profile = match row.stage {
+        Stage::Pilot | Stage::Smoke => row.stage.word(),
+        _ => return Ok(study),
+    };
+    if study.spec.profile == profile {
+        return Ok(study);
+    }
+    Study::find(&Which {
+        name: study.file.display().to_string(),
+        profile: profile.to_owned(),
+        store: Some(study.store_path),
+    })
+}
+
 /// `exp shell`.
 pub(crate) fn shell(args: &OneTrial) -> Result<u8> {
     let study = Study::find(&args.which)?;
     let store = study.open_existing()?;
     let row = by_prefix(&store, &args.key)?;
+    let study = under_its_profile(study, &row)?;
     let program = study.program(row.stage)?;
     let plan = study.run_plan(row.stage, Vec::new(), program)?;
     let folder = std::path::absolute(study.folder().join("shell").join(&row.key.0))?;
