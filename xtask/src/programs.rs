@@ -38,11 +38,30 @@ impl Workspace {
     }
 
     /// Runs the experiment engine and passes its exit code on.
+    ///
+    /// It is selected as the tests select it, the whole workspace with an example: with the features
+    /// of its own package alone cargo would compile most dependencies a second time.
     pub(crate) fn engine(&self, verb: &str, rest: &[String]) -> Result<ExitCode> {
-        let mut args = vec!["run", "--quiet", "--package", "experiments", "--bin", "exp", "--"];
-        args.push(verb);
-        args.extend(rest.iter().map(String::as_str));
-        self.cargo_code(&args)
+        let selection = ["--workspace", "--bin", "exp", "--example", "toy_trial"];
+        let build =
+            [&["build"][..], &selection, &["--message-format=json-render-diagnostics"]].concat();
+        let out = self
+            .command(&cargo_program(), &build)
+            .stderr(Stdio::inherit())
+            .output()
+            .context("start cargo")?;
+        if !out.status.success() {
+            bail!("the experiment engine does not build: `cargo {}`", build.join(" "));
+        }
+        let program = String::from_utf8_lossy(&out.stdout)
+            .lines()
+            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+            .filter(|message| message["target"]["name"] == "exp")
+            .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+            .context("cargo built `exp` but named no program")?;
+        let status = self.command::<&str>(&program, &[]).arg(verb).args(rest).status();
+        let status = status.with_context(|| format!("start {}", program.display()))?;
+        Ok(ExitCode::from(status.code().and_then(|c| u8::try_from(c).ok()).unwrap_or(1)))
     }
 
     /// Runs a program in the root folder and fails when it does.
