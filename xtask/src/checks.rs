@@ -35,6 +35,7 @@ pub(crate) fn all(workspace: &Workspace, without_tests: bool) -> Result<()> {
     if !without_tests {
         step("tests", || test(workspace, &[]))?;
     }
+    step("slurm", || slurm(workspace))?;
     step("lints", || {
         // The pedantic group is a warning while writing; its open findings are listed by plain
         // `cargo clippy` and do not fail the build yet.
@@ -54,6 +55,24 @@ pub(crate) fn all(workspace: &Workspace, without_tests: bool) -> Result<()> {
         anyhow::ensure!(code == ExitCode::SUCCESS, "the main job failed");
         Ok(())
     })
+}
+
+/// The job array on a real Slurm, started for the purpose. Where it is not to be had (not root, or
+/// not there and not Debian, where it would be installed) that is said, and no failure.
+fn slurm(workspace: &Workspace) -> Result<()> {
+    let script = "crates/experiments/tests/slurm/run.sh";
+    eprintln!("+ {script} --workspace");
+    let status = Command::new("bash")
+        .args([script, "--workspace"])
+        .env("CARGO", cargo_program())
+        .current_dir(&workspace.root)
+        .status()?;
+    if status.code() == Some(77) {
+        eprintln!("slurm: SKIPPED, the job array was not tested on a real Slurm (reason above)");
+        return Ok(());
+    }
+    anyhow::ensure!(status.success(), "{script} ended with {status}");
+    Ok(())
 }
 
 /// Every declared study; while no crate declares one, the growing network of tensor-core.

@@ -556,6 +556,17 @@ impl Engine<'_> {
     fn settle(&mut self, answer: Answer, busy: &mut [Option<Busy>]) {
         busy[answer.slot] = None;
         match answer.outcome {
+            // A batch system that ends a job may signal every process of it: a trial that failed
+            // while trials are given back was not given its chance.
+            Ok(Executed::Finished(attempt))
+                if self.options.stop.gives_back()
+                    && matches!(attempt.status, Status::Crash | Status::Invalid) =>
+            {
+                self.summary.released += 1;
+                if let Err(error) = self.store.release(&answer.claim) {
+                    self.fail(error.into(), busy);
+                }
+            }
             Ok(Executed::Finished(attempt)) => {
                 if let Err(error) = self.commit(&answer.claim, &attempt) {
                     self.fail(error.into(), busy);

@@ -198,7 +198,7 @@ mod tests {
     fn resolved(edit: impl Fn(String) -> String) -> Resolved {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/spec");
         let text = std::fs::read_to_string(folder.join("complete.toml")).unwrap();
-        read(edit(text), Path::new("experiment.toml"), &folder, FULL, false).unwrap()
+        read(&edit(text), Path::new("experiment.toml"), &folder, FULL, false).unwrap()
     }
 
     /// Differences after replacing a text that must be there.

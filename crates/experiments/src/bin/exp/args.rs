@@ -87,13 +87,17 @@ pub(crate) enum Verb {
     #[command(after_help = "Example: exp backup my-study")]
     Backup(Backup),
     /// Join shard stores into the study's store
-    #[command(after_help = "Example: exp merge my-study results/my-study/shards/*/store.db")]
+    #[command(
+        after_help = "Example: exp merge my-study\nExample: exp merge my-study --store all.db elsewhere/*/store.db"
+    )]
     Merge(Merge),
     /// Remove trial folders that no stored attempt refers to
     #[command(after_help = "Example: exp gc my-study --dry-run")]
     Gc(Gc),
     /// Write (and submit) a Slurm job array for the study
-    #[command(after_help = "Example: exp slurm my-study --array 8 --submit")]
+    #[command(
+        after_help = "Example: exp slurm my-study --array 8 --time 2h --submit\nExample: exp slurm my-study --array 8 --only 3 --submit   # task 3 again"
+    )]
     Slurm(Slurm),
     /// Run and report all studies of the workspace, then write results/index.html
     #[command(after_help = "Example: exp reproduce --only tensor-core --profile laptop")]
@@ -402,8 +406,7 @@ pub(crate) struct Backup {
 pub(crate) struct Merge {
     #[command(flatten)]
     pub(crate) which: Which,
-    /// Stores to take results from
-    #[arg(required = true)]
+    /// Stores to take results from; default: all parts in shards/ beside the study's store
     pub(crate) sources: Vec<PathBuf>,
 }
 
@@ -426,6 +429,18 @@ pub(crate) struct Slurm {
     /// Send the script with sbatch
     #[arg(long)]
     pub(crate) submit: bool,
+    /// Only these tasks, e.g. those that were cancelled: 1,3
+    #[arg(long, value_delimiter = ',', requires = "submit")]
+    pub(crate) only: Vec<u32>,
+    /// Trials of one task at a time
+    #[arg(long, default_value_t = 1)]
+    pub(crate) jobs: u32,
+    /// Time limit of each task: 30m, 12h
+    #[arg(long)]
+    pub(crate) time: Option<String>,
+    /// Folder on each node's own disk, e.g. '$TMPDIR': for results/ on a network file system
+    #[arg(long)]
+    pub(crate) scratch: Option<String>,
     /// Only nodes with this feature
     #[arg(long)]
     pub(crate) constraint: Option<String>,
@@ -435,6 +450,12 @@ pub(crate) struct Slurm {
     /// Keep all methods of one task and repetition on one node
     #[arg(long)]
     pub(crate) group_by_rep: bool,
+    /// One more option for sbatch, e.g. --sbatch=--account=x; may be given again
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) sbatch: Vec<String>,
+    /// After `--`: options for the `exp run` of each task
+    #[arg(last = true)]
+    pub(crate) run: Vec<String>,
 }
 
 #[derive(Debug, Args)]

@@ -5,8 +5,11 @@ use crate::{
     args::{Backup, Export, Gc, Import, Merge},
     study::{Study, now},
 };
-use anyhow::{Context, Result};
-use experiments::store::{SqliteStore, backup, export, import, merge};
+use anyhow::{Context, Result, bail};
+use experiments::{
+    slurm,
+    store::{Store, backup, export, import, merge},
+};
 use std::{fs, path::Path};
 
 /// `exp export`.
@@ -46,14 +49,33 @@ pub(crate) fn backup(args: &Backup) -> Result<u8> {
     Ok(OK)
 }
 
-/// `exp merge`.
+/// `exp merge`: the named stores, or every part of a Slurm array.
 pub(crate) fn merge(args: &Merge) -> Result<u8> {
     let study = Study::find(&args.which)?;
+    let mut sources = args.sources.clone();
+    if sources.is_empty() {
+        sources = slurm::part_files(&study.folder())
+            .with_context(|| format!("read {}", study.folder().join("shards").display()))?;
+        if sources.is_empty() {
+            bail!(
+                "{}: expected parts with a store.db, found none; name the stores to merge",
+                study.folder().join("shards").display()
+            );
+        }
+    }
+    // All of them are looked at before anything is written, so that a bad one changes nothing.
+    let target_file = fs::canonicalize(&study.store_path).ok();
+    for path in &sources {
+        if target_file.is_some() && fs::canonicalize(path).ok() == target_file {
+            bail!("{}: expected another store than the one to merge into", path.display());
+        }
+        slurm::open_part(path)?;
+    }
     let mut target = study.open()?;
-    for path in &args.sources {
-        let source = SqliteStore::open_existing(path)?;
-        let counts = merge::merge(&mut target, &source, now())?;
-        let from = path.parent().unwrap_or(Path::new("."));
+    for path in &sources {
+        let source = slurm::open_part(path)?;
+        let counts = merge::merge(&mut target, &*source, now())?;
+        let from = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let files = merge::copy_files(from, &study.folder())?;
         println!(
             "{}: {} attempts added, {} known, {} trials settled, {files} files copied",
@@ -62,6 +84,10 @@ pub(crate) fn merge(args: &Merge) -> Result<u8> {
             counts.known,
             counts.settled
         );
+    }
+    let open = target.trials()?.iter().filter(|t| !t.retired && !t.status.finished()).count();
+    if open > 0 {
+        eprintln!("{open} trials are open: their parts have not ended, or were not merged");
     }
     Ok(OK)
 }

@@ -40,6 +40,14 @@ pub(crate) fn run(args: &Running) -> Result<u8> {
             if summary.interrupted {
                 return Ok(summary.exit_code());
             }
+            // Part of a search would choose differently from the whole one. With --shard the
+            // other parts must be merged first.
+            let trials = study.trials(Stage::Tune, &experiments::plan::Decisions::default())?;
+            let open = open_trials(&store, &trials)?;
+            if open > 0 {
+                eprintln!("{open} trials of stage tune are open; stage main waits for them");
+                return Ok(summary.exit_code());
+            }
         }
     }
     let decisions = study.decisions(&store)?;
@@ -368,7 +376,7 @@ pub(crate) fn run_stage(
         only,
         shard: args.shard.as_deref().map(|text| shard(text, args.group_by_rep)).transpose()?,
         max_trials: args.max_trials,
-        time_limit: args.time_limit.as_deref().map(time).transpose()?,
+        time_limit: args.time_limit.as_deref().map(time).transpose().context("--time-limit")?,
         allow_mixed: args.allow_mixed || short,
         allow_dirty: args.dirty || short,
         wait_for_others: args.worker,
@@ -397,16 +405,17 @@ fn shard(text: &str, by_task_and_rep: bool) -> Result<Shard> {
 }
 
 /// `90s`, `30m`, `2h`, or seconds.
-fn time(text: &str) -> Result<Duration> {
+pub(crate) fn time(text: &str) -> Result<Duration> {
     let (number, factor) = match text.chars().last() {
         Some('s') => (&text[..text.len() - 1], 1.0),
         Some('m') => (&text[..text.len() - 1], 60.0),
         Some('h') => (&text[..text.len() - 1], 3600.0),
         _ => (text, 1.0),
     };
-    let seconds: f64 =
-        number.parse().ok().filter(|s: &f64| s.is_finite() && *s >= 0.0).with_context(|| {
-            format!("--time-limit: expected a time such as 30m, found `{text}`")
-        })?;
+    let seconds: f64 = number
+        .parse()
+        .ok()
+        .filter(|s: &f64| s.is_finite() && *s >= 0.0)
+        .with_context(|| format!("expected a time such as 30m, found `{text}`"))?;
     Ok(Duration::try_from_secs_f64(seconds * factor)?)
 }

@@ -32,7 +32,11 @@ impl Study {
     /// Finds and loads a study.
     pub(crate) fn find(which: &Which) -> Result<Self> {
         let file = file_of(&which.name)?;
-        let spec = spec::load(&file, &which.profile)?;
+        let mut spec = spec::load(&file, &which.profile)?;
+        // That of a bare `experiment.toml`: the empty path names no folder.
+        if spec.folder.as_os_str().is_empty() {
+            spec.folder = PathBuf::from(".");
+        }
         for warning in &spec.warnings {
             eprintln!("{warning}");
         }
