@@ -560,7 +560,7 @@ impl Engine<'_> {
             // while trials are given back was not given its chance.
             Ok(Executed::Finished(attempt))
                 if self.options.stop.gives_back()
-                    && matches!(attempt.status, Status::Crash | Status::Invalid) =>
+                    && matches!(attempt.status, Status::Lost | Status::Crash | Status::Invalid) =>
             {
                 self.summary.released += 1;
                 if let Err(error) = self.store.release(&answer.claim) {
