@@ -1,6 +1,8 @@
-//! What every backend of the store must do. Runs on SQLite always, and on `PostgreSQL` when the
-//! feature `postgres` is on and `EXP_TEST_POSTGRES` names a database (`postgresql://...`) in which
-//! schemas may be made.
+//! What every backend of the store must do. Runs on SQLite always, and with the feature `postgres` on
+//! the database that `EXP_TEST_POSTGRES` names (`postgresql://...`), in which schemas may be made;
+//! `postgres/run.sh` starts one.
+//!
+//! Long because one list of checks goes over every backend.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
@@ -11,7 +13,8 @@ use experiments::{
     store::{
         SqliteStore, Store, StoreError, export, import, merge,
         record::{
-            AttemptRecord, EventRecord, ExperimentRecord, Lease, MetricRow, ReclaimRequest, Status,
+            Artifact, AttemptRecord, EventRecord, ExperimentRecord, Lease, MetricRow,
+            ReclaimRequest, Status,
         },
         seal,
     },
@@ -44,6 +47,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("plan", plan_inserts_retires_and_is_quiet),
     ("round trip", an_attempt_comes_back_bit_by_bit),
     ("lease", two_owners_never_hold_one_trial),
+    ("race", runners_that_lose_their_leases_leave_one_result_each),
     ("order", claims_follow_the_order_and_the_filter),
     ("expiry", an_expired_lease_is_taken_over_and_the_late_result_is_superseded),
     ("release", a_released_attempt_does_not_count),
@@ -54,6 +58,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("experiment", a_store_belongs_to_one_experiment),
     ("merge", merging_is_idempotent_and_refuses_another_spec),
     ("import", foreign_results_come_in_once),
+    ("export", every_backend_gives_the_same_tables),
     ("refusals", what_a_store_refuses),
 ];
 
@@ -71,25 +76,39 @@ fn postgres_conforms() {
     use experiments::store::PostgresStore;
     use std::sync::atomic::{AtomicU32, Ordering};
     static SCHEMAS: AtomicU32 = AtomicU32::new(0);
-    let Ok(url) = std::env::var("EXP_TEST_POSTGRES") else {
-        eprintln!("EXP_TEST_POSTGRES is not set: PostgreSQL was not tested");
-        return;
-    };
     let place = || {
-        let schema = format!(
+        let schema = Schema(format!(
             "conformance_{}_{}",
             std::process::id(),
             SCHEMAS.fetch_add(1, Ordering::Relaxed)
-        );
-        let url = url.clone();
+        ));
+        let name = schema.0.clone();
+        let url = common::postgres_url();
         Place {
-            open: Box::new(move || Box::new(PostgresStore::connect(&url, &schema).unwrap())),
-            _keep: Box::new(()),
+            open: Box::new(move || Box::new(PostgresStore::connect(&url, &name).unwrap())),
+            _keep: Box::new(schema),
         }
     };
     for (name, check) in CHECKS {
         println!("postgres: {name}");
         check(&place);
+    }
+}
+
+/// Removed with everything in it when a check is done.
+#[cfg(feature = "postgres")]
+struct Schema(String);
+
+#[cfg(feature = "postgres")]
+impl Drop for Schema {
+    fn drop(&mut self) {
+        use ::postgres::{Client, NoTls};
+        if let Ok(mut raw) = Client::connect(&common::postgres_url(), NoTls) {
+            let _ = raw.batch_execute(&format!(
+                "SET client_min_messages TO warning; DROP SCHEMA IF EXISTS {} CASCADE",
+                self.0
+            ));
+        }
     }
 }
 
@@ -151,7 +170,7 @@ fn an_attempt_comes_back_bit_by_bit(place: &dyn Fn() -> Place) {
     assert!(store.finish(&claim, &given).unwrap());
     let got = place.open().full_attempts(&claim.trial.key).unwrap();
     assert_eq!(got.len(), 1);
-    given.stdout_tail = "out\u{fffd}put".to_owned();
+    "out\u{fffd}put".clone_into(&mut given.stdout_tail);
     given.sealed_names = ["test_error".to_owned()].into();
     let mut got = got[0].clone();
     got.metrics.sort_by_key(|m| (m.split.clone(), m.name.clone()));
@@ -185,6 +204,96 @@ fn two_owners_never_hold_one_trial(place: &dyn Fn() -> Place) {
     all.dedup();
     assert_eq!(all.len(), 40);
     assert_eq!(place.open().leases().unwrap().len(), 40);
+}
+
+/// Four runners whose leases end while they work, and one who takes back what is lost.
+fn runners_that_lose_their_leases_leave_one_result_each(place: &dyn Fn() -> Place) {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+    };
+    const TRIALS: u32 = 25;
+    const OWNERS: [&str; 4] = ["a", "b", "c", "d"];
+    let place = place();
+    drop(planned(&place, TRIALS, &OWNERS));
+    // One clock for all: a claim every 10 ms, a lease of 30 ms.
+    let clock = Arc::new(AtomicI64::new(0));
+    let done = Arc::new(AtomicBool::new(false));
+    let mut threads = Vec::new();
+    for (i, owner) in OWNERS.into_iter().enumerate() {
+        let mut store = place.open();
+        let clock = Arc::clone(&clock);
+        threads.push(std::thread::spawn(move || {
+            let (mut committed, mut late) = (0, 0);
+            let mut turn = i;
+            loop {
+                let now = clock.fetch_add(10, Ordering::SeqCst);
+                let mut request = claim_request(owner, now);
+                request.lease_until = now + 30;
+                request.max_attempts = 1000;
+                let Some(claim) = store.claim(&request).unwrap() else {
+                    if store.trials().unwrap().iter().all(|row| row.status.finished()) {
+                        return (committed, late);
+                    }
+                    continue;
+                };
+                turn += 1;
+                match turn % 5 {
+                    // Too slow, and does not know it.
+                    0 => {
+                        clock.fetch_add(40, Ordering::SeqCst);
+                    }
+                    // Gone without a word.
+                    1 if turn < 40 => continue,
+                    2 => {
+                        store.release(&claim).unwrap();
+                        continue;
+                    }
+                    3 => {
+                        let until = clock.load(Ordering::SeqCst) + 30;
+                        store.renew(&claim, until).unwrap();
+                    }
+                    _ => {}
+                }
+                if store.finish(&claim, &attempt(&claim, Status::Ok)).unwrap() {
+                    committed += 1;
+                } else {
+                    late += 1;
+                }
+            }
+        }));
+    }
+    let taker = {
+        let mut store = place.open();
+        let (clock, done) = (Arc::clone(&clock), Arc::clone(&done));
+        std::thread::spawn(move || {
+            while !done.load(Ordering::SeqCst) {
+                let now = clock.load(Ordering::SeqCst);
+                let request = ReclaimRequest { dead_owners: Vec::new(), now, max_attempts: 1000 };
+                store.reclaim(&request).unwrap();
+                std::thread::sleep(std::time::Duration::from_millis(2));
+            }
+        })
+    };
+    let sums: Vec<(usize, usize)> = threads.into_iter().map(|t| t.join().unwrap()).collect();
+    done.store(true, Ordering::SeqCst);
+    taker.join().unwrap();
+    let store = place.open();
+    let rows = store.trials().unwrap();
+    assert!(rows.iter().all(|row| row.status == Status::Ok), "{rows:?}");
+    let committed: usize = sums.iter().map(|sum| sum.0).sum();
+    let late: usize = sums.iter().map(|sum| sum.1).sum();
+    assert_eq!(committed, TRIALS as usize, "each trial has one result that counts");
+    let attempts = store.attempts().unwrap();
+    let with = |status| attempts.iter().filter(|a| a.status == status).count();
+    assert_eq!((with(Status::Ok), with(Status::Superseded)), (committed, late));
+    assert!(with(Status::Lost) > 0, "some runner was lost");
+    for row in &rows {
+        let counted = attempts.iter().find(|a| a.key == row.key && a.attempt == row.attempt);
+        assert_eq!(counted.map(|a| a.status), Some(Status::Ok), "{row:?}");
+    }
+    assert_eq!(store.metrics().unwrap().len(), 3 * committed, "three open values of each");
+    assert_eq!(store.points().unwrap().len(), 2 * committed);
 }
 
 fn claims_follow_the_order_and_the_filter(place: &dyn Fn() -> Place) {
@@ -508,6 +617,61 @@ fn foreign_results_come_in_once(make: &dyn Fn() -> Place) {
     assert_eq!(values(&*copy), values(&*store));
 }
 
+/// Order and values of every table, with names that collations sort in different ways.
+fn every_backend_gives_the_same_tables(place: &dyn Fn() -> Place) {
+    let origin = sqlite();
+    let mut store = origin.open();
+    store.set_experiment(&experiment("toy", "hash")).unwrap();
+    let cells =
+        [("Zebra", 0.0), ("apple", 0.5), ("_x", 1e-300), ("Äpfel", f64::MAX), ("a b", -0.0)];
+    store.plan("hash", &trials(Stage::Main, &cells, 2)).unwrap();
+    store.plan("hash", &trials(Stage::Pilot, &cells[..2], 1)).unwrap();
+    for id in ["s", "B", "a"] {
+        store.begin_session(&session(id)).unwrap();
+    }
+    let names = ["b", "B", "_", "é", "a1", "a 1"];
+    let mut turn = 0;
+    while let Some(claim) = store.claim(&claim_request(["s", "B", "a"][turn % 3], 0)).unwrap() {
+        let mut given = attempt(&claim, [Status::Ok, Status::Timeout, Status::Lost][turn % 3]);
+        for (i, name) in names.into_iter().enumerate() {
+            let value = [0.1, -0.0, f64::NAN, f64::INFINITY, f64::MIN_POSITIVE, 5e-324][i];
+            given.metrics.push(common::metric(name, "validation", value));
+            given.points.push(common::point(name, 3, value));
+            given.points.push(common::point(name, 3, -value));
+            given.artifacts.push(Artifact { name: name.to_owned(), ..given.artifacts[0].clone() });
+        }
+        store.finish(&claim, &given).unwrap();
+        turn += 1;
+    }
+    let target = place();
+    let mut copy = target.open();
+    merge::merge(&mut *copy, &*store, 50).unwrap();
+    seal::unseal(&mut *store, "compare", false, true, 60).unwrap();
+    seal::unseal(&mut *copy, "compare", false, true, 60).unwrap();
+    let text = |store: &dyn Store| {
+        let rows = store.trials().unwrap();
+        let full: Vec<_> = rows.iter().map(|row| store.full_attempts(&row.key).unwrap()).collect();
+        [
+            export::results(store).unwrap().to_csv(),
+            export::curves(store).unwrap().to_csv(),
+            serde_json::to_string(&store.attempts().unwrap()).unwrap(),
+            serde_json::to_string(&store.sessions().unwrap()).unwrap(),
+            serde_json::to_string(&rows).unwrap(),
+            serde_json::to_string(&full).unwrap(),
+        ]
+    };
+    let (ours, theirs) = (text(&*copy), text(&*store));
+    for (ours, theirs) in ours.iter().zip(&theirs) {
+        assert_eq!(ours, theirs);
+    }
+    assert!(ours[0].contains(",nan,") && ours[0].contains(",-inf,"), "{}", ours[0]);
+    assert!(ours[0].contains(&SEALED.to_string()), "unsealed values are exported");
+    assert_eq!(
+        copy.result_sessions(Stage::Main).unwrap(),
+        store.result_sessions(Stage::Main).unwrap()
+    );
+}
+
 fn what_a_store_refuses(place: &dyn Fn() -> Place) {
     let place = place();
     let mut store = planned(&place, 1, &["a"]);
@@ -516,7 +680,7 @@ fn what_a_store_refuses(place: &dyn Fn() -> Place) {
         assert!(store.finish(&claim, &attempt(&claim, status)).is_err(), "{status:?}");
     }
     let mut stranger = attempt(&claim, Status::Ok);
-    stranger.session_id = "never begun".to_owned();
+    "never begun".clone_into(&mut stranger.session_id);
     assert!(store.finish(&claim, &stranger).is_err(), "an attempt without its session");
     let mut doubled = attempt(&claim, Status::Ok);
     doubled.metrics.push(doubled.metrics[0].clone());
@@ -524,6 +688,9 @@ fn what_a_store_refuses(place: &dyn Fn() -> Place) {
     let mut beyond = attempt(&claim, Status::Ok);
     beyond.points[0].step = u64::MAX;
     assert!(store.finish(&claim, &beyond).is_err(), "a step beyond 2^63");
+    let mut nowhere = attempt(&claim, Status::Ok);
+    nowhere.points[0].budget = f64::NAN;
+    assert!(store.finish(&claim, &nowhere).is_err(), "a point at no budget");
     // Each refusal left everything as it was.
     assert!(store.attempts().unwrap().is_empty());
     assert!(store.finish(&claim, &attempt(&claim, Status::Ok)).unwrap());

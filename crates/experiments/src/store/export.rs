@@ -1,4 +1,40 @@
-//! Results as plain tables (specification, section 5.5).
+//! Results as plain tables (specification, section 5.5), as CSV and with the feature `parquet` also
+//! as Parquet.
+//!
+//! `results` is trial by metric in long form, `curves` has one row for each point of a curve. Both
+//! begin with what names the trial; the type is that of the Parquet column (Arrow's name for it).
+//!
+//! | column | type | |
+//! | --- | --- | --- |
+//! | `stage`, `trial_key`, `method`, `task` | `Utf8` | identity |
+//! | `rep` | `Int64` | repetition |
+//! | `factor.NAME` | `Utf8` | level of each further factor as the spec writes it; empty where the cell has none |
+//!
+//! Then, in `results`:
+//!
+//! | column | type | |
+//! | --- | --- | --- |
+//! | `status`, `reason` | `Utf8` | state of the trial, and why it failed |
+//! | `attempt` | `Int64` | number of attempts so far |
+//! | `metric`, `split` | `Utf8` | empty in the single row of a trial without a value |
+//! | `value` | `Float64` | final value, possibly NaN or infinite; null in a trial without one |
+//! | `wall_s`, `cpu_s` | `Float64` | seconds; null while the trial is not finished |
+//! | `peak_rss_kib` | `Int64` | KiB; null likewise |
+//! | `budget_used` | `Float64` | in the declared unit; null when the program did not tell |
+//! | `threads` | `Int64` | threads granted; null while the trial is not finished |
+//! | `device` | `Utf8` | device word |
+//!
+//! and in `curves`:
+//!
+//! | column | type | |
+//! | --- | --- | --- |
+//! | `metric` | `Utf8` | |
+//! | `step` | `Int64` | step counter |
+//! | `budget`, `wall_s` | `Float64` | budget used so far, seconds since the trial's start |
+//! | `value` | `Float64` | possibly NaN or infinite |
+//!
+//! CSV writes a null as an empty cell and the values that are not finite as `nan`, `inf`, `-inf`.
+//! Text is never null.
 
 use super::{Store, StoreError, csv, record::TrialRow};
 use crate::identity::Value;
@@ -9,7 +45,7 @@ use std::{
     path::Path,
 };
 
-/// A value of the long form, in types that both CSV and parquet have.
+/// A value of the long form, in types that both CSV and Parquet have.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Entry {
     /// Text.
@@ -20,11 +56,37 @@ pub enum Entry {
     Whole(Option<i64>),
 }
 
+/// Which [`Entry`] a column holds.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// [`Entry::Text`].
+    Text,
+    /// [`Entry::Number`].
+    Number,
+    /// [`Entry::Whole`].
+    Whole,
+}
+
+/// Name and type of a column.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// Name in the header.
+    pub name: String,
+    /// Type of every entry.
+    pub kind: Kind,
+}
+
+impl Column {
+    fn new(name: impl Into<String>, kind: Kind) -> Self {
+        Self { name: name.into(), kind }
+    }
+}
+
 /// A table with typed columns.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Table {
-    /// Column names.
-    pub columns: Vec<String>,
+    /// Columns; a table without rows has the same.
+    pub columns: Vec<Column>,
     /// Rows, each as long as `columns`.
     pub rows: Vec<Vec<Entry>>,
 }
@@ -34,7 +96,8 @@ impl Table {
     /// same bits.
     pub fn to_csv(&self) -> String {
         let mut text = String::new();
-        csv::write_record(&mut text, &self.columns);
+        let names: Vec<&str> = self.columns.iter().map(|column| column.name.as_str()).collect();
+        csv::write_record(&mut text, &names);
         for row in &self.rows {
             let cells: Vec<String> = row
                 .iter()
@@ -55,12 +118,18 @@ fn factor_names(trials: &[TrialRow]) -> Vec<String> {
     names.into_iter().filter(|name| *name != "method" && *name != "task").cloned().collect()
 }
 
-fn identity_columns(factors: &[String]) -> Vec<String> {
-    ["stage", "trial_key", "method", "task", "rep"]
-        .into_iter()
-        .map(str::to_owned)
-        .chain(factors.iter().map(|name| format!("factor.{name}")))
-        .collect()
+fn identity_columns(factors: &[String]) -> Vec<Column> {
+    [
+        ("stage", Kind::Text),
+        ("trial_key", Kind::Text),
+        ("method", Kind::Text),
+        ("task", Kind::Text),
+        ("rep", Kind::Whole),
+    ]
+    .into_iter()
+    .map(|(name, kind)| Column::new(name, kind))
+    .chain(factors.iter().map(|name| Column::new(format!("factor.{name}"), Kind::Text)))
+    .collect()
 }
 
 fn identity(trial: &TrialRow, factors: &[String]) -> Vec<Entry> {
@@ -96,20 +165,20 @@ pub fn results(store: &dyn Store) -> Result<Table, StoreError> {
     let mut columns = identity_columns(&factors);
     columns.extend(
         [
-            "status",
-            "reason",
-            "attempt",
-            "metric",
-            "split",
-            "value",
-            "wall_s",
-            "cpu_s",
-            "peak_rss_kib",
-            "budget_used",
-            "threads",
-            "device",
+            ("status", Kind::Text),
+            ("reason", Kind::Text),
+            ("attempt", Kind::Whole),
+            ("metric", Kind::Text),
+            ("split", Kind::Text),
+            ("value", Kind::Number),
+            ("wall_s", Kind::Number),
+            ("cpu_s", Kind::Number),
+            ("peak_rss_kib", Kind::Whole),
+            ("budget_used", Kind::Number),
+            ("threads", Kind::Whole),
+            ("device", Kind::Text),
         ]
-        .map(str::to_owned),
+        .map(|(name, kind)| Column::new(name, kind)),
     );
     let mut rows = Vec::new();
     for trial in &trials {
@@ -129,7 +198,7 @@ pub fn results(store: &dyn Store) -> Result<Table, StoreError> {
                 Entry::Number(value),
                 Entry::Number(attempt.map(|a| a.wall_s)),
                 Entry::Number(attempt.map(|a| a.cpu_user_s + a.cpu_sys_s)),
-                Entry::Whole(attempt.map(|a| a.peak_rss_kib as i64)),
+                Entry::Whole(attempt.and_then(|a| i64::try_from(a.peak_rss_kib).ok())),
                 Entry::Number(attempt.and_then(|a| a.budget_used)),
                 Entry::Whole(attempt.map(|a| i64::from(a.threads))),
                 Entry::Text(attempt.map(|a| a.device.clone()).unwrap_or_default()),
@@ -155,7 +224,16 @@ pub fn curves(store: &dyn Store) -> Result<Table, StoreError> {
     let factors = factor_names(&trials);
     let by_key: BTreeMap<_, _> = trials.iter().map(|trial| (&trial.key, trial)).collect();
     let mut columns = identity_columns(&factors);
-    columns.extend(["metric", "step", "budget", "wall_s", "value"].map(str::to_owned));
+    columns.extend(
+        [
+            ("metric", Kind::Text),
+            ("step", Kind::Whole),
+            ("budget", Kind::Number),
+            ("wall_s", Kind::Number),
+            ("value", Kind::Number),
+        ]
+        .map(|(name, kind)| Column::new(name, kind)),
+    );
     let mut rows = Vec::new();
     for row in store.points()? {
         let Some(trial) = by_key.get(&row.key) else { continue };
@@ -173,7 +251,7 @@ pub fn curves(store: &dyn Store) -> Result<Table, StoreError> {
 }
 
 /// Writes `results.csv` and `curves.csv` into `folder`, and with the feature `parquet` the same as
-/// parquet files. Returns the names of the files.
+/// Parquet files. Returns the names of the files.
 ///
 /// # Errors
 /// When the store cannot be read or a file cannot be written.

@@ -60,7 +60,8 @@ pub(super) fn check(folder: &Path, probe: FileSystemProbe) -> Result<(), StoreEr
             path: folder.display().to_string(),
             kind: kind.to_owned(),
             remedy: "keep it on a local disk, let each machine fill its own store and `exp merge` \
-                     them, or use a PostgreSQL store (feature `postgres`)"
+                     them (a program of your own can also keep it in PostgreSQL, feature \
+                     `postgres` of the library)"
                 .to_owned(),
         }),
     }

@@ -1,8 +1,9 @@
 //! Where trials and their results are kept (specification, section 5).
 //!
 //! [`Store`] is the contract. [`SqliteStore`] keeps one file per experiment and is always there;
-//! `PostgresStore` (feature `postgres`) serves several machines at once. Both are held
-//! to `tests/store_conformance.rs`; that of PostgreSQL has no recorded run yet.
+//! `PostgresStore` (feature `postgres`) keeps one schema of a `PostgreSQL` database per experiment
+//! and serves several machines at once. Both are held to `tests/store_conformance.rs`, the second by
+//! `tests/postgres/run.sh`, which starts a private server for it.
 
 pub mod backup;
 pub mod csv;
@@ -14,6 +15,7 @@ pub mod merge;
 pub mod parquet;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+mod protocol;
 pub mod record;
 mod row;
 pub mod seal;

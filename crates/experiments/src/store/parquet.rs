@@ -1,54 +1,32 @@
-//! The export tables as parquet files (feature `parquet`).
+//! The export tables as Parquet files (feature `parquet`). [`super::export`] lists the columns and
+//! their types.
 
 use super::{
     StoreError,
-    export::{Entry, Table},
+    export::{Entry, Kind, Table},
 };
 use ::parquet::{arrow::ArrowWriter, basic::Compression, file::properties::WriterProperties};
 use arrow::{
     array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray},
-    datatypes::{DataType, Field, Schema},
+    datatypes::{Field, Schema},
 };
 use std::{fs::File, path::Path, sync::Arc};
 
-/// Writes `table` to `path`. A column takes the type of its first row's entry; a table without rows
-/// has text columns.
+/// Writes `table` to `path`, compressed with Snappy; the same table gives the same bytes. A table
+/// without rows keeps the types of its columns, so that the files of several stores fit together.
 ///
 /// # Errors
-/// When the file cannot be written.
+/// [`StoreError::File`] when the file cannot be written.
 pub fn write(table: &Table, path: &Path) -> Result<(), StoreError> {
     let fail = |error: &dyn std::fmt::Display| StoreError::File {
         path: path.display().to_string(),
         message: error.to_string(),
     };
-    let mut fields = Vec::new();
-    let mut arrays: Vec<ArrayRef> = Vec::new();
-    for (i, name) in table.columns.iter().enumerate() {
-        let column = table.rows.iter().map(|row| &row[i]);
-        let (kind, array): (DataType, ArrayRef) = match table.rows.first().map(|row| &row[i]) {
-            Some(Entry::Number(_)) => (
-                DataType::Float64,
-                Arc::new(Float64Array::from_iter(column.map(|entry| match entry {
-                    Entry::Number(value) => *value,
-                    _ => None,
-                }))),
-            ),
-            Some(Entry::Whole(_)) => (
-                DataType::Int64,
-                Arc::new(Int64Array::from_iter(column.map(|entry| match entry {
-                    Entry::Whole(value) => *value,
-                    _ => None,
-                }))),
-            ),
-            Some(Entry::Text(_)) | None => (
-                DataType::Utf8,
-                Arc::new(StringArray::from_iter(column.map(|entry| match entry {
-                    Entry::Text(text) => Some(text.as_str()),
-                    _ => None,
-                }))),
-            ),
-        };
-        fields.push(Field::new(name, kind, true));
+    let mut fields = Vec::with_capacity(table.columns.len());
+    let mut arrays = Vec::with_capacity(table.columns.len());
+    for (i, column) in table.columns.iter().enumerate() {
+        let array = array(column.kind, table.rows.iter().map(|row| &row[i]));
+        fields.push(Field::new(&column.name, array.data_type().clone(), column.kind != Kind::Text));
         arrays.push(array);
     }
     let schema = Arc::new(Schema::new(fields));
@@ -59,4 +37,27 @@ pub fn write(table: &Table, path: &Path) -> Result<(), StoreError> {
     writer.write(&batch).map_err(|e| fail(&e))?;
     writer.close().map_err(|e| fail(&e))?;
     Ok(())
+}
+
+fn array<'a>(kind: Kind, entries: impl Iterator<Item = &'a Entry>) -> ArrayRef {
+    match kind {
+        Kind::Text => Arc::new(StringArray::from_iter_values(entries.map(|entry| match entry {
+            Entry::Text(text) => text.as_str(),
+            _ => "",
+        }))),
+        Kind::Number => {
+            let numbers = entries.map(|entry| match entry {
+                Entry::Number(value) => *value,
+                _ => None,
+            });
+            Arc::new(numbers.collect::<Float64Array>())
+        }
+        Kind::Whole => {
+            let numbers = entries.map(|entry| match entry {
+                Entry::Whole(value) => *value,
+                _ => None,
+            });
+            Arc::new(numbers.collect::<Int64Array>())
+        }
+    }
 }

@@ -5,7 +5,7 @@ mod read;
 mod schema;
 mod write;
 
-use super::{FileSystemProbe, Store, StoreError, filesystem, record};
+use super::{FileSystemProbe, Store, StoreError, filesystem, protocol, record};
 use crate::{
     identity::TrialKey,
     plan::{PlannedTrial, Stage},
@@ -163,7 +163,7 @@ impl SqliteStore {
 
 /// An error of SQLite or of a record inside a transaction.
 #[derive(Debug)]
-enum WriteError {
+pub(super) enum WriteError {
     Sqlite(rusqlite::Error),
     Store(StoreError),
 }
@@ -253,12 +253,12 @@ impl Store for SqliteStore {
     }
 
     fn set_experiment(&mut self, experiment: &ExperimentRecord) -> Result<(), StoreError> {
-        self.write("write the experiment", |tx| write::set_experiment(tx, experiment))
+        self.write("write the experiment", |mut tx| protocol::set_experiment(&mut tx, experiment))
     }
 
     fn plan(&mut self, spec_hash: &str, trials: &[PlannedTrial]) -> Result<usize, StoreError> {
         // A finished store is only read: running it again costs no write.
-        if self.read("plan", |conn| write::planned(conn, spec_hash, trials))? {
+        if self.read("plan", |conn| write::is_planned(conn, spec_hash, trials))? {
             return Ok(0);
         }
         self.write("plan", |tx| write::plan(tx, spec_hash, trials))
@@ -287,7 +287,7 @@ impl Store for SqliteStore {
     }
 
     fn finish(&mut self, claim: &Claim, attempt: &AttemptRecord) -> Result<bool, StoreError> {
-        self.write("commit an attempt", |tx| lease::finish(tx, claim, attempt))
+        self.write("commit an attempt", |mut tx| protocol::finish(&mut tx, claim, attempt))
     }
 
     fn release(&mut self, claim: &Claim) -> Result<(), StoreError> {
@@ -295,17 +295,18 @@ impl Store for SqliteStore {
     }
 
     fn leases(&self) -> Result<Vec<Lease>, StoreError> {
-        self.read("read leases", lease::leases)
+        self.read("read leases", read::leases)
     }
 
     fn reclaim(&mut self, request: &ReclaimRequest) -> Result<Vec<Lease>, StoreError> {
         // Looking first spares the write lock in the usual case that nobody died.
-        let gone =
-            |lease: &Lease| lease.until < request.now || request.dead_owners.contains(&lease.owner);
-        if !self.leases()?.iter().any(gone) {
+        if !self.leases()?.iter().any(|lease| protocol::is_gone(lease, request)) {
             return Ok(Vec::new());
         }
-        self.write("reclaim", |tx| lease::reclaim(tx, request))
+        self.write("reclaim", |mut tx| {
+            let leases = read::leases(tx)?;
+            protocol::reclaim(&mut tx, leases, request)
+        })
     }
 
     fn retry(&mut self, keys: &[TrialKey]) -> Result<usize, StoreError> {
@@ -342,7 +343,7 @@ impl Store for SqliteStore {
         trial: &TrialRow,
         attempts: &[AttemptRecord],
     ) -> Result<MergeCounts, StoreError> {
-        self.write("merge a trial", |tx| write::absorb(tx, spec_hash, trial, attempts))
+        self.write("merge a trial", |mut tx| protocol::absorb(&mut tx, spec_hash, trial, attempts))
     }
 
     fn metrics(&self) -> Result<Vec<MetricRow>, StoreError> {

@@ -183,3 +183,13 @@ pub fn point(name: &str, step: u64, value: f64) -> Point {
 pub fn key(text: &str) -> TrialKey {
     TrialKey(text.to_owned())
 }
+
+/// Address of the database for tests, in which schemas may be made.
+#[cfg(feature = "postgres")]
+pub fn postgres_url() -> String {
+    std::env::var("EXP_TEST_POSTGRES").expect(
+        "the tests of the feature `postgres` need a server: run \
+         crates/experiments/tests/postgres/run.sh, or name a database of your own in \
+         EXP_TEST_POSTGRES (postgresql://user@host/database)",
+    )
+}

@@ -1,80 +1,36 @@
-//! Plans, sessions, events, attempts: everything that is written outside the lease protocol.
+//! Plans, sessions and events, and the statements behind the rules of [`super::super::protocol`].
 
-use super::WriteError;
+use super::{WriteError, read};
 use crate::{
     identity::TrialKey,
-    plan::{PlannedTrial, Stage},
+    plan::PlannedTrial,
     store::{
-        StoreError,
+        protocol::{self, Ledger, Planned},
         record::{
-            AttemptRecord, EventRecord, ExperimentRecord, MergeCounts, SessionRecord, Status,
-            TrialRow,
+            AttemptRecord, Claim, EventRecord, ExperimentRecord, SessionRecord, Status, TrialRow,
         },
-        row,
+        row::{self, AttemptColumns},
     },
 };
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
-use std::collections::{BTreeMap, BTreeSet};
-
-pub(super) fn set_experiment(
-    tx: &Transaction<'_>,
-    experiment: &ExperimentRecord,
-) -> Result<(), WriteError> {
-    if let Some(found) = super::read::experiment(tx)?
-        && found.id != experiment.id
-    {
-        return Err(StoreError::Conflict {
-            what: "the store's experiment",
-            expected: experiment.id.clone(),
-            found: found.id,
-        }
-        .into());
-    }
-    tx.execute(
-        "INSERT INTO experiment (one, id, spec_toml, spec_hash, schema, created_at)
-         VALUES (1, ?1, ?2, ?3, ?4, ?5)
-         ON CONFLICT (one) DO UPDATE SET spec_toml = excluded.spec_toml,
-             spec_hash = excluded.spec_hash, schema = excluded.schema",
-        params![
-            experiment.id,
-            experiment.spec_toml,
-            experiment.spec_hash,
-            experiment.schema,
-            experiment.created_at
-        ],
-    )?;
-    Ok(())
-}
-
-fn stages(trials: &[PlannedTrial]) -> BTreeSet<Stage> {
-    trials.iter().map(|trial| trial.stage).collect()
-}
 
 /// Whether the store already holds exactly this plan.
-pub(super) fn planned(
+pub(super) fn is_planned(
     conn: &Connection,
     spec_hash: &str,
     trials: &[PlannedTrial],
 ) -> Result<bool, WriteError> {
-    let mut stored = BTreeMap::new();
-    for stage in stages(trials) {
+    let mut stored = Planned::new();
+    for stage in protocol::stages(trials) {
         let mut statement = conn.prepare_cached(
             "SELECT trial_key, ord, spec_hash FROM trial WHERE stage = ?1 AND retired = 0",
         )?;
-        let rows = statement.query_map([stage.word()], |row| {
-            Ok((row.get::<_, String>(0)?, (row.get::<_, i64>(1)?, row.get::<_, String>(2)?)))
-        })?;
-        for entry in rows {
-            let (key, facts) = entry?;
-            stored.insert(key, facts);
+        let mut rows = statement.query([stage.word()])?;
+        while let Some(row) = rows.next()? {
+            stored.insert(row.get(0)?, (row::count(row, 1)?, row.get(2)?));
         }
     }
-    Ok(stored.len() == trials.len()
-        && trials.iter().all(|trial| {
-            stored.get(&trial.key.0).is_some_and(|(ord, hash)| {
-                u64::try_from(*ord) == Ok(trial.ord) && hash == spec_hash
-            })
-        }))
+    Ok(protocol::is_planned(&stored, spec_hash, trials))
 }
 
 pub(super) fn plan(
@@ -82,7 +38,7 @@ pub(super) fn plan(
     spec_hash: &str,
     trials: &[PlannedTrial],
 ) -> Result<usize, WriteError> {
-    for stage in stages(trials) {
+    for stage in protocol::stages(trials) {
         tx.execute("UPDATE trial SET retired = 1 WHERE stage = ?1", [stage.word()])?;
     }
     let before: i64 = tx.query_row("SELECT count(*) FROM trial", [], |row| row.get(0))?;
@@ -156,43 +112,161 @@ pub(super) fn append_event(tx: &Transaction<'_>, event: &EventRecord) -> Result<
     Ok(())
 }
 
-/// `wanted` when no attempt has that number yet, else the next free one.
-pub(super) fn free_number(
-    tx: &Transaction<'_>,
-    key: &TrialKey,
-    wanted: u32,
-) -> Result<u32, WriteError> {
-    let taken: bool = tx
-        .prepare_cached(
-            "SELECT EXISTS (SELECT 1 FROM attempt WHERE trial_key = ?1 AND attempt = ?2)",
-        )?
-        .query_row(params![key.0, wanted], |row| row.get(0))?;
-    if !taken {
-        return Ok(wanted);
+// The immediate transaction already holds every row.
+impl Ledger for &Transaction<'_> {
+    type Error = WriteError;
+
+    fn put_experiment(
+        &mut self,
+        experiment: &ExperimentRecord,
+    ) -> Result<Option<ExperimentRecord>, WriteError> {
+        if let Some(found) = read::experiment(self)?
+            && found.id != experiment.id
+        {
+            return Ok(Some(found));
+        }
+        self.execute(
+            "INSERT INTO experiment (one, id, spec_toml, spec_hash, schema, created_at)
+             VALUES (1, ?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT (one) DO UPDATE SET spec_toml = excluded.spec_toml,
+                 spec_hash = excluded.spec_hash, schema = excluded.schema",
+            params![
+                experiment.id,
+                experiment.spec_toml,
+                experiment.spec_hash,
+                experiment.schema,
+                experiment.created_at
+            ],
+        )?;
+        Ok(None)
     }
-    Ok(tx.query_row(
-        "SELECT 1 + max((SELECT max(attempt) FROM attempt WHERE trial_key = ?1),
-             (SELECT attempt FROM trial WHERE trial_key = ?1))",
-        [&key.0],
-        |row| row.get(0),
-    )?)
+
+    fn hold_trial(&mut self, key: &TrialKey) -> Result<TrialRow, WriteError> {
+        read::trial(self, &key.0)
+    }
+
+    fn insert_trial(&mut self, spec_hash: &str, trial: &TrialRow) -> Result<(), WriteError> {
+        self.prepare_cached(
+            "INSERT INTO trial (trial_key, ord, stage, cell_json, method, task, rep, seeds_json,
+                 spec_hash, retired)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT DO NOTHING",
+        )?
+        .execute(params![
+            trial.key.0,
+            row::signed("trial order", trial.ord)?,
+            trial.stage.word(),
+            row::json(&trial.cell)?,
+            trial.method,
+            trial.task,
+            trial.rep,
+            row::json(&trial.seeds)?,
+            spec_hash,
+            trial.retired
+        ])?;
+        Ok(())
+    }
+
+    fn end_lease(&mut self, claim: &Claim, next: Status) -> Result<bool, WriteError> {
+        let changed = self
+            .prepare_cached(
+                "UPDATE trial SET status = ?4, lease_owner = NULL, lease_until = NULL
+                 WHERE trial_key = ?1 AND lease_owner = ?2 AND attempt = ?3 AND status = 'running'",
+            )?
+            .execute(params![claim.trial.key.0, claim.owner, claim.attempt, next.word()])?;
+        Ok(changed == 1)
+    }
+
+    fn record_lost(&mut self, key: &TrialKey, now: i64, status: Status) -> Result<(), WriteError> {
+        self.execute(
+            "INSERT INTO attempt (trial_key, attempt, origin, session_id, started_at, ended_at,
+                 status, reason, wall_s, cpu_user_s, cpu_sys_s, peak_rss_kib, threads, device,
+                 stdout_tail, stderr_tail, sealed_names)
+             SELECT trial_key, attempt, attempt,
+                 (SELECT session_id FROM session WHERE session_id = lease_owner),
+                 coalesce(claimed_at, ?2), ?2, ?3, 'lost', 0, 0, 0, 0, 0, '', '', '', '[]'
+             FROM trial WHERE trial_key = ?1
+             ON CONFLICT DO NOTHING",
+            params![key.0, now, status.word()],
+        )?;
+        Ok(())
+    }
+
+    fn remove_lost(&mut self, key: &TrialKey, attempt: u32) -> Result<(), WriteError> {
+        self.prepare_cached(
+            "DELETE FROM attempt WHERE trial_key = ?1 AND attempt = ?2 AND status = 'lost'",
+        )?
+        .execute(params![key.0, attempt])?;
+        Ok(())
+    }
+
+    fn take_back(&mut self, key: &TrialKey, next: Status) -> Result<(), WriteError> {
+        self.execute(
+            "UPDATE trial SET status = ?2, lease_owner = NULL, lease_until = NULL
+             WHERE trial_key = ?1",
+            params![key.0, next.word()],
+        )?;
+        Ok(())
+    }
+
+    fn known_attempt(
+        &mut self,
+        key: &TrialKey,
+        origin: u32,
+        session_id: &str,
+    ) -> Result<Option<u32>, WriteError> {
+        Ok(self
+            .prepare_cached(
+                "SELECT attempt FROM attempt WHERE trial_key = ?1 AND origin = ?2
+                 AND coalesce(session_id, '') = ?3",
+            )?
+            .query_row(params![key.0, origin, session_id], |row| row.get(0))
+            .optional()?)
+    }
+
+    fn free_number(&mut self, key: &TrialKey, wanted: u32) -> Result<u32, WriteError> {
+        let taken: bool = self
+            .prepare_cached(
+                "SELECT EXISTS (SELECT 1 FROM attempt WHERE trial_key = ?1 AND attempt = ?2)",
+            )?
+            .query_row(params![key.0, wanted], |row| row.get(0))?;
+        if !taken {
+            return Ok(wanted);
+        }
+        Ok(self.query_row(
+            "SELECT 1 + max((SELECT max(attempt) FROM attempt WHERE trial_key = ?1),
+                 (SELECT attempt FROM trial WHERE trial_key = ?1))",
+            [&key.0],
+            |row| row.get(0),
+        )?)
+    }
+
+    fn insert_attempt(
+        &mut self,
+        attempt: &AttemptRecord,
+        number: u32,
+        status: Status,
+    ) -> Result<(), WriteError> {
+        insert_attempt(self, attempt, number, status)
+    }
+
+    fn settle(&mut self, key: &TrialKey, status: Status, attempt: u32) -> Result<(), WriteError> {
+        self.execute(
+            "UPDATE trial SET status = ?2, attempt = ?3, granted = min(granted, ?3)
+             WHERE trial_key = ?1",
+            params![key.0, status.word(), attempt],
+        )?;
+        Ok(())
+    }
 }
 
-/// Inserts an attempt under `number` with its metrics, points and artifacts.
-pub(super) fn insert_attempt(
+fn insert_attempt(
     tx: &Transaction<'_>,
     attempt: &AttemptRecord,
     number: u32,
     status: Status,
 ) -> Result<(), WriteError> {
     let key = &attempt.key.0;
-    let session = Some(attempt.session_id.as_str()).filter(|id| !id.is_empty());
-    let sealed_names: BTreeSet<&str> = attempt
-        .sealed_names
-        .iter()
-        .map(String::as_str)
-        .chain(attempt.metrics.iter().filter(|m| m.split == "test").map(|m| m.name.as_str()))
-        .collect();
+    let columns = AttemptColumns::new(attempt)?;
     tx.prepare_cached(
         "INSERT INTO attempt (trial_key, attempt, origin, session_id, started_at, ended_at, status,
              exit_code, signal, reason, wall_s, cpu_user_s, cpu_sys_s, peak_rss_kib, threads,
@@ -203,30 +277,30 @@ pub(super) fn insert_attempt(
     .execute(params![
         key,
         number,
-        attempt.origin_attempt.unwrap_or(attempt.attempt),
-        session,
+        columns.origin,
+        columns.session,
         attempt.started_at,
         attempt.ended_at,
         status.word(),
         attempt.exit_code,
         attempt.signal,
-        attempt.reason,
+        columns.reason,
         attempt.wall_s,
         attempt.cpu_user_s,
         attempt.cpu_sys_s,
-        row::signed("peak memory", attempt.peak_rss_kib)?,
+        columns.peak_rss_kib,
         attempt.threads,
         attempt.device,
         attempt.budget_used,
-        row::clean(&attempt.stdout_tail),
-        row::clean(&attempt.stderr_tail),
-        attempt.log_path.as_ref().map(|path| path.to_string_lossy().into_owned()),
-        attempt.result_json.as_ref().map(row::json).transpose()?,
-        row::json(&sealed_names)?
+        columns.stdout_tail,
+        columns.stderr_tail,
+        columns.log_path,
+        columns.result_json,
+        columns.sealed_names
     ])?;
     for metric in &attempt.metrics {
         let (value, word) = row::split_number(metric.value);
-        let sql = if metric.split == "test" {
+        let sql = if row::is_sealed(metric) {
             "INSERT INTO sealed VALUES (?1, ?2, ?3, ?4, ?5, ?6)"
         } else {
             "INSERT INTO metric VALUES (?1, ?2, ?3, ?4, ?5, ?6)"
@@ -253,7 +327,7 @@ pub(super) fn insert_attempt(
             point.wall_s,
             value,
             word,
-            sealed_names.contains(point.name.as_str())
+            columns.sealed.contains(point.name.as_str())
         ])?;
     }
     for artifact in &attempt.artifacts {
@@ -269,75 +343,4 @@ pub(super) fn insert_attempt(
         )?;
     }
     Ok(())
-}
-
-/// Takes a trial with its attempts from another store.
-pub(super) fn absorb(
-    tx: &Transaction<'_>,
-    spec_hash: &str,
-    trial: &TrialRow,
-    attempts: &[AttemptRecord],
-) -> Result<MergeCounts, WriteError> {
-    tx.prepare_cached(
-        "INSERT INTO trial (trial_key, ord, stage, cell_json, method, task, rep, seeds_json,
-             spec_hash, retired)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT DO NOTHING",
-    )?
-    .execute(params![
-        trial.key.0,
-        row::signed("trial order", trial.ord)?,
-        trial.stage.word(),
-        row::json(&trial.cell)?,
-        trial.method,
-        trial.task,
-        trial.rep,
-        row::json(&trial.seeds)?,
-        spec_hash,
-        trial.retired
-    ])?;
-    let here = super::read::trial(tx, &trial.key.0)?;
-    let takes_over = here.status == Status::Pending && trial.status.finished();
-    let mut counts = MergeCounts::default();
-    let mut final_number = None;
-    let mut highest = here.attempt;
-    for attempt in attempts {
-        let origin = attempt.origin_attempt.unwrap_or(attempt.attempt);
-        let is_final = trial.status.finished() && attempt.attempt == trial.attempt;
-        let known: Option<u32> = tx
-            .prepare_cached(
-                "SELECT attempt FROM attempt WHERE trial_key = ?1 AND origin = ?2
-                 AND coalesce(session_id, '') = ?3",
-            )?
-            .query_row(params![trial.key.0, origin, attempt.session_id], |row| row.get(0))
-            .optional()?;
-        let number = if let Some(number) = known {
-            counts.known += 1;
-            number
-        } else {
-            let number = free_number(tx, &trial.key, attempt.attempt)?;
-            // Two results of one trial: the one that is here already counts.
-            let status = if is_final && !takes_over { Status::Superseded } else { attempt.status };
-            insert_attempt(tx, attempt, number, status)?;
-            counts.added += 1;
-            number
-        };
-        highest = highest.max(number);
-        if is_final {
-            final_number = Some(number);
-        }
-    }
-    if takes_over {
-        tx.execute(
-            "UPDATE trial SET status = ?2, attempt = ?3, granted = min(granted, ?3)
-             WHERE trial_key = ?1",
-            params![trial.key.0, trial.status.word(), final_number.unwrap_or(highest)],
-        )?;
-        counts.settled += 1;
-    } else if here.status == Status::Pending {
-        tx.execute(
-            "UPDATE trial SET attempt = ?2 WHERE trial_key = ?1",
-            params![trial.key.0, highest],
-        )?;
-    }
-    Ok(counts)
 }
