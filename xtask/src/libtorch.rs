@@ -141,7 +141,7 @@ pub(crate) fn install(workspace: &Workspace, flavour: Flavour) -> Result<Found> 
     if let Some(found) = installed(workspace).filter(wanted) {
         return Ok(found);
     }
-    let _lock = lock(workspace)?;
+    let _lock = lock(workspace, ".libtorch.lock")?;
     // Another set-up may have finished while this one waited.
     if let Some(found) = installed(workspace).filter(wanted) {
         return Ok(found);
@@ -177,8 +177,8 @@ pub(crate) fn install(workspace: &Workspace, flavour: Flavour) -> Result<Found> 
 }
 
 /// Holds off a second set-up in the same folder; released when the file is closed.
-fn lock(workspace: &Workspace) -> Result<File> {
-    let path = workspace.root.join(".libtorch.lock");
+pub(crate) fn lock(workspace: &Workspace, name: &str) -> Result<File> {
+    let path = workspace.root.join(name);
     let file = File::create(&path).with_context(|| format!("create {}", path.display()))?;
     if file.try_lock().is_err() {
         eprintln!("Another set-up is at work; waiting for it ...");
@@ -202,13 +202,13 @@ fn need_compiler(workspace: &Workspace) -> Result<()> {
 }
 
 /// A program that installs wheels.
-struct Pip {
+pub(crate) struct Pip {
     program: PathBuf,
     prefix: Vec<&'static str>,
 }
 
 impl Pip {
-    fn find(workspace: &Workspace) -> Result<Self> {
+    pub(crate) fn find(workspace: &Workspace) -> Result<Self> {
         let ways: [(&str, &[&str]); 2] = [("python3", &["-m", "pip"]), ("pip3", &[])];
         for (program, prefix) in ways {
             let mut probe = prefix.to_vec();
@@ -224,25 +224,16 @@ impl Pip {
     }
 
     fn download(&self, workspace: &Workspace, flavour: Flavour, wheels: &Path) -> Result<()> {
-        let mut args: Vec<String> = self.prefix.iter().map(ToString::to_string).collect();
-        args.extend(["download", "--quiet", "--only-binary=:all:", "--dest"].map(String::from));
-        args.push(wheels.display().to_string());
-        if flavour != Flavour::Cuda {
-            // One fixed Python version: the libraries are the same in all wheels of a platform, and
-            // the user's Python may be one for which no wheel exists.
-            args.extend(
-                ["--no-deps", "--implementation", "cp", "--python-version", "3.11"]
-                    .map(String::from),
-            );
-            for platform in platforms() {
-                args.extend(["--platform".to_owned(), platform]);
-            }
-            if cfg!(target_os = "linux") {
-                args.extend(COMPANIONS.map(String::from));
-            }
-        }
-        args.push(format!("torch=={VERSION}"));
-        self.run(workspace, &args).with_context(|| {
+        let torch = format!("torch=={VERSION}");
+        let fetched = if flavour == Flavour::Cuda {
+            let mut args = self.download_args(wheels);
+            args.push(torch);
+            self.run(workspace, &args)
+        } else {
+            let companions: &[&str] = if cfg!(target_os = "linux") { &COMPANIONS } else { &[] };
+            self.download_libraries(workspace, &[companions, &[&torch]].concat(), wheels)
+        };
+        fetched.with_context(|| {
             format!(
                 "pip could not download torch {VERSION}. Is the package index reachable? Run the \
                  command again to go on, or set LIBTORCH to an unpacked libtorch {VERSION}"
@@ -250,7 +241,34 @@ impl Pip {
         })
     }
 
-    fn unpack(&self, workspace: &Workspace, wheels: &Path, tree: &Path) -> Result<()> {
+    /// Downloads wheels for their libraries alone: without dependencies, and for one fixed Python
+    /// version, because the libraries are the same in all wheels of a platform, and the user's
+    /// Python may be one for which no wheel exists.
+    pub(crate) fn download_libraries(
+        &self,
+        workspace: &Workspace,
+        packages: &[&str],
+        wheels: &Path,
+    ) -> Result<()> {
+        let mut args = self.download_args(wheels);
+        args.extend(
+            ["--no-deps", "--implementation", "cp", "--python-version", "3.11"].map(String::from),
+        );
+        for platform in platforms() {
+            args.extend(["--platform".to_owned(), platform]);
+        }
+        args.extend(packages.iter().map(ToString::to_string));
+        self.run(workspace, &args)
+    }
+
+    fn download_args(&self, wheels: &Path) -> Vec<String> {
+        let mut args: Vec<String> = self.prefix.iter().map(ToString::to_string).collect();
+        args.extend(["download", "--quiet", "--only-binary=:all:", "--dest"].map(String::from));
+        args.push(wheels.display().to_string());
+        args
+    }
+
+    pub(crate) fn unpack(&self, workspace: &Workspace, wheels: &Path, tree: &Path) -> Result<()> {
         let mut args: Vec<String> = self.prefix.iter().map(ToString::to_string).collect();
         args.extend(
             [
@@ -309,7 +327,7 @@ fn platforms() -> Vec<String> {
     }
     let arch = env::consts::ARCH;
     let mut tags: Vec<String> =
-        ["2_28", "2_25", "2_17"].iter().map(|v| format!("manylinux_{v}_{arch}")).collect();
+        ["2_28", "2_27", "2_25", "2_17"].iter().map(|v| format!("manylinux_{v}_{arch}")).collect();
     tags.push(format!("manylinux2014_{arch}"));
     tags.push("any".to_owned());
     tags
@@ -351,7 +369,7 @@ fn keep_only(folder: &Path, names: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn remove_if_there(path: &Path) -> Result<()> {
+pub(crate) fn remove_if_there(path: &Path) -> Result<()> {
     let removed = match fs::symlink_metadata(path) {
         Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
         Ok(_) => fs::remove_file(path),

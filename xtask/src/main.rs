@@ -7,6 +7,7 @@
 mod checks;
 mod doctor;
 mod libtorch;
+mod mujoco;
 mod programs;
 mod tidy;
 
@@ -24,6 +25,7 @@ Main verbs
 
 Set-up
   setup [--cuda]        install libtorch 2.11.0 into .libtorch (one download, then a no-op)
+  setup --mujoco        install MuJoCo 4.0.0 into .mujoco (for the ant worlds; `test` does it too)
   doctor [--env]        what was found; --env prints the variables for programs run outside cargo
 
 Work
@@ -63,10 +65,12 @@ fn run() -> Result<ExitCode> {
         "doctor" => doctor::report(&workspace, rest.iter().any(|a| a == "--env"))?,
         "test" => {
             libtorch::ensure(&workspace)?;
+            mujoco::ensure(&workspace)?;
             checks::test(&workspace, &rest)?;
         }
         "ci" => {
             libtorch::ensure(&workspace)?;
+            mujoco::ensure(&workspace)?;
             checks::all(&workspace, rest.iter().any(|a| a == "--no-test"))?;
         }
         "tidy" => tidy::check(&workspace)?,
@@ -101,9 +105,14 @@ fn run() -> Result<ExitCode> {
 
 fn setup(workspace: &Workspace, args: &[String]) -> Result<()> {
     let flavour = match args {
+        [flag] if flag == "--mujoco" => {
+            let library = mujoco::install(workspace).context("set-up of MuJoCo")?;
+            println!("MuJoCo {} in {}", mujoco::VERSION, library.display());
+            return Ok(());
+        }
         [] => libtorch::Flavour::Cpu,
         [flag] if flag == "--cuda" => libtorch::Flavour::Cuda,
-        _ => bail!("setup takes nothing or `--cuda`, found {args:?}"),
+        _ => bail!("setup takes nothing, `--cuda` or `--mujoco`, found {args:?}"),
     };
     let found = libtorch::install(workspace, flavour).context("set-up of libtorch")?;
     println!("libtorch {} ({}) in {}", libtorch::VERSION, found.flavour, found.root.display());

@@ -32,9 +32,10 @@ if [ "$verb" = download ]; then
 fi
 [ "$FAKE_PIP" = broken ] && exit 1
 for f in torch/lib/libtorch_cpu.so torch/lib/libtorch_cuda.so torch/include/a.h torch/x.py \
-         nvidia/cu13/lib/libcudart.so.13 nvidia/cu13/lib/libcupti.so.13 torchgen/y.py; do
+         nvidia/cu13/lib/libcudart.so.13 nvidia/cu13/lib/libcupti.so.13 torchgen/y.py \
+         mujoco/libmujoco.so.4.0.0 mujoco/z.py; do
   mkdir -p "$target/$(dirname $f)"; echo x > "$target/$f"
-  [ "$FAKE_PIP" = hang ] && sleep 60
+  [ "$FAKE_PIP" = hang ] && exec sleep 20
 done
 exit 0
 "#;
@@ -105,6 +106,28 @@ fn a_fresh_set_up_installs_and_a_second_one_touches_nothing() {
     assert_eq!(fs::read_to_string(place.path().join("log")).unwrap(), calls);
     let after = fs::metadata(place.path().join(".libtorch/torch/build-version")).unwrap();
     assert_eq!(stamp.modified().unwrap(), after.modified().unwrap());
+}
+
+#[test]
+fn mujoco_is_installed_by_itself_complete_or_not_at_all() {
+    let place = Place::new();
+    let setup = |mode: &str| place.setup(mode).arg("--mujoco").output().unwrap();
+    let files = || {
+        let entries = fs::read_dir(place.path().join(".mujoco")).into_iter().flatten().flatten();
+        entries.map(|e| e.file_name().into_string().unwrap()).collect::<Vec<_>>()
+    };
+    for mode in ["offline", "broken"] {
+        let output = setup(mode);
+        assert_eq!(output.status.code(), Some(1), "{mode}");
+        assert!(stderr(&output).contains("set-up of MuJoCo"), "{}", stderr(&output));
+        assert!(files().is_empty());
+    }
+    let output = setup("works");
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(files(), ["libmujoco.so.4.0.0"]);
+    assert!(!place.path().join(".mujoco.partial").exists());
+    assert!(!place.path().join(".libtorch").exists());
+    assert!(setup("offline").status.success(), "the second time needs nothing");
 }
 
 #[test]
