@@ -12,6 +12,10 @@ use serde::Serialize;
 /// Points on the common grid.
 const GRID: usize = 41;
 
+/// Resamples of a band at most: a band is [`GRID`] intervals per method and task, whose ends are
+/// read from a drawing and not from a table.
+pub(super) const RESAMPLES: u32 = 1000;
+
 /// A method's curve on one task.
 #[derive(Clone, Debug, Serialize)]
 pub struct MethodCurve {
@@ -107,7 +111,11 @@ fn method_curve(
         Censoring::ExcludeListed => None,
         _ => metric.range.map(|[low, high]| if metric.higher_is_better { low } else { high }),
     };
-    let options = bootstrap_options(&results.spec);
+    let declared = bootstrap_options(&results.spec);
+    let options = stats::BootstrapOptions {
+        resamples: declared.resamples.min(RESAMPLES as usize),
+        ..declared
+    };
     let mut points = Vec::new();
     for i in 0..GRID {
         let budget = start + (end - start) * i as f64 / (GRID - 1) as f64;

@@ -1,14 +1,17 @@
 //! Verdicts on declared hypotheses (specification, 7.19): by test *and* interval, never by p alone.
+//!
+//! Which test comes from [`stats::choose`] or from the spec, the verdict from [`stats::judge`];
+//! this module brings the data to them and the words to the reader.
 
 use super::{
-    AnalysisError,
-    comparison::{self, Unit, task_matrix},
+    AnalysisError, comparison,
+    contrast::{Contrast, Tested},
     results::{Results, Table},
-    summary::aggregate,
+    summary::Scale,
 };
 use crate::{
-    spec::{Censoring, Direction, Hypothesis, Resolved, Test, ZeroMethod},
-    stats::{self, BayesOptions, FriedmanOptions, Interval},
+    spec::{Censoring, Direction, Hypothesis, Metric, Resolved, Test},
+    stats::{self, DeclaredTest, Interval, TASKS_FOR_RANK_TESTS, TestOutcome},
 };
 use serde::Serialize;
 
@@ -42,6 +45,16 @@ impl Verdict {
     }
 }
 
+impl From<stats::Verdict> for Verdict {
+    fn from(verdict: stats::Verdict) -> Self {
+        match verdict {
+            stats::Verdict::Supported => Self::Supported,
+            stats::Verdict::Refuted => Self::Refuted,
+            stats::Verdict::Inconclusive => Self::Inconclusive,
+        }
+    }
+}
+
 /// A hypothesis with its evidence.
 #[derive(Clone, Debug, Serialize)]
 pub struct Claim {
@@ -55,16 +68,34 @@ pub struct Claim {
     pub effect: Option<Interval>,
     /// Smallest effect of interest.
     pub min_effect: f64,
-    /// One-sided p in the stated direction.
+    /// Two-sided p; of several tasks the smallest on the stated side, adjusted over the tasks.
     pub p: Option<f64>,
     /// p adjusted over all hypotheses.
     pub adjusted: Option<f64>,
+    /// Test as the spec would name it.
+    pub used: &'static str,
     /// Test, as words with its unit and n.
     pub test: String,
     /// Probability of improvement.
     pub improvement: Option<Interval>,
-    /// Further evidence: Bayesian masses, medians per task.
+    /// Why this verdict, in one sentence.
+    pub grounds: String,
+    /// What belongs beside the numbers: out of reach, left out, Bayesian masses.
     pub notes: Vec<String>,
+}
+
+/// What a claim's own data say, before the family is adjusted.
+struct Case {
+    claim: Claim,
+    outcome: TestOutcome,
+}
+
+/// Numbers of an earlier judgement that another choice of the analyst does not change.
+#[derive(Copy, Clone)]
+pub(super) struct Known<'a> {
+    pub(super) claims: &'a [Claim],
+    /// Whether the effect stays too, and not the probability of improvement alone.
+    pub(super) effect: bool,
 }
 
 /// Judges all hypotheses as one family.
@@ -72,40 +103,57 @@ pub struct Claim {
 /// # Errors
 /// When a statistic refuses its input.
 pub fn judge(results: &Results, rule: Censoring) -> Result<Vec<Claim>, AnalysisError> {
-    let spec = &results.spec;
-    let mut claims = Vec::new();
-    for hypothesis in &spec.hypotheses {
-        claims.push(evidence(results, hypothesis, rule)?);
+    judge_under(results, &results.spec, rule, None)
+}
+
+/// [`judge`] under a spec that differs in its `[analysis]` alone.
+pub(super) fn judge_under(
+    results: &Results,
+    spec: &Resolved,
+    rule: Censoring,
+    known: Option<Known<'_>>,
+) -> Result<Vec<Claim>, AnalysisError> {
+    let mut cases = Vec::new();
+    for (i, hypothesis) in spec.hypotheses.iter().enumerate() {
+        let known = known.and_then(|k| k.claims.get(i).map(|c| (c, k.effect)));
+        cases.push(case(results, spec, hypothesis, rule, known)?);
     }
-    let tested: Vec<usize> = (0..claims.len()).filter(|i| claims[*i].p.is_some()).collect();
-    let raw: Vec<f64> = tested.iter().filter_map(|i| claims[*i].p).collect();
+    settle(spec, cases)
+}
+
+/// Adjusts the p-values of the family and judges every claim.
+fn settle(spec: &Resolved, mut cases: Vec<Case>) -> Result<Vec<Claim>, AnalysisError> {
+    let tested: Vec<usize> = (0..cases.len()).filter(|i| cases[*i].claim.p.is_some()).collect();
+    let raw: Vec<f64> = tested.iter().filter_map(|i| cases[*i].claim.p).collect();
     let (correction, _) = comparison::correction(spec);
-    for (i, adjusted) in tested.into_iter().zip(stats::adjust(&raw, correction)?) {
-        claims[i].adjusted = Some(adjusted);
-        let level = spec.hypotheses[i].level();
-        let min_effect = claims[i].min_effect;
-        if let Some(effect) = &claims[i].effect {
-            claims[i].verdict = verdict(adjusted <= level, effect, min_effect);
+    for (i, p) in tested.into_iter().zip(stats::adjust(&raw, correction)?) {
+        cases[i].claim.adjusted = Some(p);
+        if let TestOutcome::P { adjusted, .. } = &mut cases[i].outcome {
+            *adjusted = p;
         }
     }
-    Ok(claims)
+    cases
+        .into_iter()
+        .map(|Case { mut claim, outcome }| {
+            if let Some(effect) = &claim.effect {
+                // The effect is turned already, so that positive agrees with the claim.
+                let side = stats::Direction::Greater;
+                let judgement = stats::judge(effect, side, claim.min_effect, outcome)?;
+                claim.verdict = judgement.verdict.into();
+                claim.grounds = judgement.sentence;
+            }
+            Ok(claim)
+        })
+        .collect()
 }
 
-/// Rule 7.19 for an oriented effect.
-pub fn verdict(rejects: bool, effect: &Interval, min_effect: f64) -> Verdict {
-    if effect.has(stats::IntervalFlag::Uninformative) {
-        Verdict::Inconclusive
-    } else if rejects && effect.lo > 0.0 && effect.lo >= min_effect {
-        Verdict::Supported
-    } else if effect.hi < min_effect || effect.hi <= 0.0 {
-        Verdict::Refuted
-    } else {
-        Verdict::Inconclusive
-    }
-}
-
-fn evidence(results: &Results, h: &Hypothesis, rule: Censoring) -> Result<Claim, AnalysisError> {
-    let spec = &results.spec;
+fn case(
+    results: &Results,
+    spec: &Resolved,
+    h: &Hypothesis,
+    rule: Censoring,
+    known: Option<(&Claim, bool)>,
+) -> Result<Case, AnalysisError> {
     let mut claim = Claim {
         id: h.id.clone(),
         sentence: sentence(spec, h),
@@ -114,155 +162,162 @@ fn evidence(results: &Results, h: &Hypothesis, rule: Censoring) -> Result<Claim,
         min_effect: h.min_effect.unwrap_or(0.0),
         p: None,
         adjusted: None,
+        used: h.test.map_or("", Test::word),
         test: String::new(),
         improvement: None,
+        grounds: String::new(),
         notes: Vec::new(),
     };
-    let Some(metric) = spec.metric(&h.metric) else { return Ok(claim) };
+    let none = |claim| Ok(Case { claim, outcome: TestOutcome::None });
+    let Some(metric) = spec.metric(&h.metric) else { return none(claim) };
     if !results.open(metric) {
         claim.verdict = Verdict::Sealed;
-        return Ok(claim);
+        return none(claim);
     }
     let table = Table::new(results, metric, rule);
     let (Some(better), Some(worse)) = (table.method(&h.better), table.method(&h.worse)) else {
-        return Ok(claim);
+        return none(claim);
     };
-    let tasks = table.complete_tasks();
-    let Some(pair) = comparison::pair(&table, spec, better, worse, &tasks)? else {
-        return Ok(claim);
+    let Some(contrast) = Contrast::new(&table, spec, (better, worse), 0..table.tasks.len()) else {
+        return none(claim);
     };
-    // The pair is oriented by the metric; the claim may run against it ("less" on a score).
-    let along = match h.direction {
+    if contrast.unpaired > 0 {
+        claim.notes.push(format!(
+            "{} runs without a partner of the same repetition are left out of the pairs",
+            contrast.unpaired
+        ));
+    }
+    let along = along(h, metric);
+    let improvement = match known.and_then(|(c, _)| c.improvement.clone()) {
+        Some(improvement) => improvement,
+        None => contrast.improvement()?,
+    };
+    let effect = match known.filter(|(_, effect)| *effect).and_then(|(c, _)| c.effect.clone()) {
+        Some(effect) => effect,
+        None if along => contrast.effect(Scale::Metric)?,
+        None => contrast.effect(Scale::Metric)?.negated(),
+    };
+    let outcome = examine(&mut claim, h, &contrast, along, &improvement)?;
+    claim.improvement = Some(improvement);
+    claim.effect = Some(effect);
+    Ok(Case { claim, outcome })
+}
+
+/// Whether the claim runs along the metric's own direction; "less" on a score runs against it.
+fn along(h: &Hypothesis, metric: &Metric) -> bool {
+    match h.direction {
         None => true,
         Some(Direction::Greater) => metric.higher_is_better,
         Some(Direction::Less) => !metric.higher_is_better,
-    };
-    let effect = if along { pair.effect.clone() } else { pair.effect.clone().negated() };
-    let p = if along { pair.p.greater } else { pair.p.less };
-    claim.verdict = Verdict::Inconclusive;
-    claim.improvement = Some(pair.improvement.clone());
-    let test = h.test.unwrap_or(Test::Wilcoxon);
-    let (p, words) = tested(&table, spec, test, (better, worse), &tasks, along, p)?;
-    claim.p = p;
-    claim.test = format!("{words}, n = {}", pair.n);
-    if p.is_none() && test == Test::Poi {
-        let oriented = if along { pair.improvement.lo > 0.5 } else { pair.improvement.hi < 0.5 };
-        claim.verdict = verdict(oriented, &effect, claim.min_effect);
     }
-    if let Some(min_effect) = h.min_effect.filter(|_| tasks.len() >= 2 || pair.n >= 6) {
-        claim.notes.extend(bayes_note(&table, spec, (better, worse), &tasks, min_effect)?);
-    }
-    if pair.smallest_p > 2.0 * h.level() {
-        claim.notes.push(format!(
-            "with n = {} pairs the smallest one-sided exact p is {:.4}: {} cannot be reached",
-            pair.n,
-            pair.smallest_p / 2.0,
-            h.level()
-        ));
-    }
-    claim.effect = Some(effect);
-    Ok(claim)
 }
 
-/// p in the claim's direction by the declared test, with the test in words.
-fn tested(
-    table: &Table,
-    spec: &Resolved,
-    test: Test,
-    (better, worse): (usize, usize),
-    tasks: &[usize],
+/// Runs the declared test, or the one that rule 7.1 gives to two methods.
+fn examine(
+    claim: &mut Claim,
+    h: &Hypothesis,
+    contrast: &Contrast<'_>,
     along: bool,
-    wilcoxon_p: f64,
-) -> Result<(Option<f64>, String), AnalysisError> {
-    let unit = Unit::for_tasks(tasks.len());
-    match test {
-        Test::Wilcoxon | Test::WilcoxonHolm => Ok((Some(wilcoxon_p), unit.words().to_owned())),
-        Test::Poi => {
-            Ok((None, "interval of the probability of improvement against 0.5".to_owned()))
+    improvement: &Interval,
+) -> Result<TestOutcome, AnalysisError> {
+    let level = h.level();
+    let design = contrast.design(h.min_effect, level);
+    let choice = stats::choose(&design)?;
+    let Some(test) = h.test else {
+        claim.notes.extend(choice.notes);
+        if choice.bayes {
+            claim.notes.extend(bayes_note(contrast, claim.min_effect)?);
         }
-        Test::MannWhitney => {
-            let sign = if table.metric.higher_is_better == along { 1.0 } else { -1.0 };
-            let mut raw = Vec::new();
-            for t in tasks {
-                let of =
-                    |m: usize| table.runs(m, *t).iter().map(|v| sign * v).collect::<Vec<f64>>();
-                let test = stats::mann_whitney(&of(better), &of(worse), stats::PMethod::Auto)?;
-                raw.push(test.p.greater);
-            }
-            let adjusted = stats::adjust(&raw, stats::Correction::Holm)?;
-            let p = adjusted.into_iter().fold(1.0, f64::min);
-            Ok((Some(p), "Mann-Whitney within each task, Holm over the tasks".to_owned()))
-        }
-        Test::FriedmanNemenyi => {
-            let options = FriedmanOptions {
-                higher_is_better: table.metric.higher_is_better,
-                ..FriedmanOptions::default()
+        let Some(tested) = contrast.run(choice.analysis)? else {
+            claim.test = format!("no test is possible, n = {}", contrast.pairs);
+            return Ok(TestOutcome::None);
+        };
+        claim.used = match choice.analysis {
+            stats::Analysis::MannWhitneyWithinTasks => Test::MannWhitney.word(),
+            _ => Test::Wilcoxon.word(),
+        };
+        return Ok(ranked(claim, &tested, along, level, false));
+    };
+    claim.notes.extend(contrast.declared(declared(test), &design)?);
+    if choice.bayes && test != Test::BayesSignedRank {
+        claim.notes.extend(bayes_note(contrast, claim.min_effect)?);
+    }
+    let tested = match test {
+        Test::Wilcoxon => contrast.wilcoxon()?,
+        Test::MannWhitney => contrast.mann_whitney()?,
+        Test::WilcoxonHolm if contrast.tasks.len() < TASKS_FOR_RANK_TESTS => contrast.wilcoxon()?,
+        Test::WilcoxonHolm | Test::FriedmanNemenyi => {
+            let Some((tested, gate)) = contrast.after_friedman(test, level)? else {
+                claim.test = "Friedman needs two tasks with values of all methods".to_owned();
+                return Ok(TestOutcome::None);
             };
-            let friedman = stats::friedman(&task_matrix(table, spec, tasks)?, &options)?;
-            let words = format!("Friedman (p = {:.4}), then Nemenyi", friedman.p_f);
-            if friedman.p_f > 0.05 {
-                return Ok((Some(1.0), words));
-            }
-            let two_sided = stats::nemenyi_p(&friedman.mean_ranks, friedman.n)?[better][worse];
-            let ahead = friedman.mean_ranks[better] < friedman.mean_ranks[worse];
-            let p = if ahead == along { two_sided / 2.0 } else { 1.0 - two_sided / 2.0 };
-            Ok((Some(p), words))
+            claim.notes.push(gate);
+            tested
         }
         Test::BayesSignedRank => {
-            let (x, y) = paired_values(table, spec, (better, worse), tasks)?;
-            let options = BayesOptions { seed: spec.analysis.ci.seed, ..BayesOptions::default() };
-            let bayes = stats::bayes_signed_rank(&x, &y, &options)?;
-            let better_prob = if table.metric.higher_is_better == along {
-                bayes.probs[0]
-            } else {
-                bayes.probs[2]
+            let Some(bayes) = contrast.bayes(claim.min_effect)? else {
+                claim.test = "the Bayesian test needs two values".to_owned();
+                return Ok(TestOutcome::None);
             };
-            Ok((Some(1.0 - better_prob), "Bayesian signed-rank, 1 - P(better)".to_owned()))
+            let [better, equal, worse] = bayes.probs;
+            claim.test = format!(
+                "Bayesian signed-rank: P(better) = {better:.3}, P(equivalent) = {equal:.3}, \
+                 P(worse) = {worse:.3}; a posterior, outside of the correction"
+            );
+            let probability = if along { better } else { worse };
+            return Ok(TestOutcome::Posterior { probability, threshold: 1.0 - level });
         }
+        Test::Poi => {
+            claim.test =
+                "interval of the probability of improvement against 0.5; outside of the correction"
+                    .to_owned();
+            let lo = if along { improvement.lo } else { 1.0 - improvement.hi };
+            return Ok(TestOutcome::Bound { lo, null: 0.5 });
+        }
+    };
+    Ok(ranked(claim, &tested, along, level, true))
+}
+
+/// Writes the p-value of a rank test into the claim.
+fn ranked(
+    claim: &mut Claim,
+    tested: &Tested,
+    along: bool,
+    level: f64,
+    say_reach: bool,
+) -> TestOutcome {
+    let (p, agrees) = tested.toward(along);
+    claim.p = Some(p);
+    claim.test = format!("{}, n = {}", tested.words, tested.n);
+    let said = claim.notes.iter().any(|note| note.contains("cannot be reached"));
+    if say_reach && !said && tested.smallest_p > level {
+        claim.notes.push(format!(
+            "with n = {} the smallest two-sided p is {:.4}: {level} cannot be reached",
+            tested.n, tested.smallest_p
+        ));
+    }
+    TestOutcome::P { adjusted: p, alpha: level, agrees }
+}
+
+fn declared(test: Test) -> DeclaredTest {
+    match test {
+        Test::Wilcoxon => DeclaredTest::Wilcoxon,
+        Test::FriedmanNemenyi => DeclaredTest::FriedmanNemenyi,
+        Test::WilcoxonHolm => DeclaredTest::WilcoxonHolm,
+        Test::BayesSignedRank => DeclaredTest::BayesSignedRank,
+        Test::MannWhitney => DeclaredTest::MannWhitney,
+        Test::Poi => DeclaredTest::Poi,
     }
 }
 
-/// Values that a paired test over the unit of rule 7.1 sees.
-fn paired_values(
-    table: &Table,
-    spec: &Resolved,
-    (a, b): (usize, usize),
-    tasks: &[usize],
-) -> Result<(Vec<f64>, Vec<f64>), AnalysisError> {
-    if Unit::for_tasks(tasks.len()) == Unit::Tasks {
-        let of = |m: usize| -> Result<Vec<f64>, AnalysisError> {
-            tasks.iter().map(|t| Ok(aggregate(spec).of_runs(&table.runs(m, *t))?)).collect()
-        };
-        return Ok((of(a)?, of(b)?));
-    }
-    let (mut x, mut y) = (Vec::new(), Vec::new());
-    for t in tasks {
-        let (p, q) = table.paired(a, b, *t);
-        x.extend(p);
-        y.extend(q);
-    }
-    Ok((x, y))
-}
-
-fn bayes_note(
-    table: &Table,
-    spec: &Resolved,
-    pair: (usize, usize),
-    tasks: &[usize],
-    rope: f64,
-) -> Result<Option<String>, AnalysisError> {
-    let (x, y) = paired_values(table, spec, pair, tasks)?;
-    if x.len() < 2 {
-        return Ok(None);
-    }
-    let options = BayesOptions { rope, seed: spec.analysis.ci.seed, ..BayesOptions::default() };
-    let bayes = stats::bayes_signed_rank(&x, &y, &options)?;
-    let [left, equal, right] = bayes.mean_mass;
-    let (better, worse) = if table.metric.higher_is_better { (left, right) } else { (right, left) };
-    Ok(Some(format!(
-        "Bayesian signed-rank with ROPE ±{rope}: mean mass better {better:.3}, equivalent {equal:.3}, \
-         worse {worse:.3}"
-    )))
+fn bayes_note(contrast: &Contrast<'_>, rope: f64) -> Result<Option<String>, AnalysisError> {
+    Ok(contrast.bayes(rope)?.map(|bayes| {
+        let [better, equal, worse] = bayes.mean_mass;
+        format!(
+            "Bayesian signed-rank with ROPE ±{rope}: mean mass better {better:.3}, equivalent \
+             {equal:.3}, worse {worse:.3}"
+        )
+    }))
 }
 
 fn sentence(spec: &Resolved, h: &Hypothesis) -> String {
@@ -279,94 +334,250 @@ fn sentence(spec: &Resolved, h: &Hypothesis) -> String {
     format!("{} has {word} {metric_label} than {}{by}", label(&h.better), label(&h.worse))
 }
 
-/// A verdict under another choice of the analyst.
-#[derive(Clone, Debug, Serialize)]
-pub struct Alternative {
-    /// Hypothesis.
-    pub id: String,
-    /// What was chosen differently.
-    pub choice: String,
-    /// Effect under that choice.
-    pub effect: Option<Interval>,
-    /// Verdict under that choice.
-    pub verdict: Verdict,
-    /// Whether it differs from the declared one.
-    pub flips: bool,
-}
-
-/// Verdicts under other aggregates, zero methods and censoring rules: does any flip?
-///
-/// # Errors
-/// When a statistic refuses its input.
-pub fn sensitivity(
-    results: &Results,
-    rule: Censoring,
-    declared: &[Claim],
-) -> Result<Vec<Alternative>, AnalysisError> {
-    let mut all = Vec::new();
-    let mut note = |choice: String, claims: Vec<Claim>| {
-        for (claim, base) in claims.into_iter().zip(declared) {
-            all.push(Alternative {
-                flips: claim.verdict != base.verdict,
-                id: claim.id,
-                choice: choice.clone(),
-                effect: claim.effect,
-                verdict: claim.verdict,
-            });
-        }
-    };
-    let aggregates =
-        [crate::spec::Aggregate::Iqm, crate::spec::Aggregate::Mean, crate::spec::Aggregate::Median];
-    for aggregate in aggregates.into_iter().filter(|a| *a != results.spec.analysis.aggregate) {
-        let mut other = results.clone();
-        other.spec.analysis.aggregate = aggregate;
-        note(
-            format!("aggregate {}", format!("{aggregate:?}").to_lowercase()),
-            judge(&other, rule)?,
-        );
-    }
-    let zeros = [ZeroMethod::Wilcox, ZeroMethod::Pratt, ZeroMethod::Zsplit];
-    for zero in zeros.into_iter().filter(|z| *z != results.spec.analysis.zero_method) {
-        let mut other = results.clone();
-        other.spec.analysis.zero_method = zero;
-        note(format!("zero method {}", format!("{zero:?}").to_lowercase()), judge(&other, rule)?);
-    }
-    let failed =
-        results.main().any(|t| t.status.finished() && t.status != crate::store::record::Status::Ok);
-    if failed {
-        for other in [Censoring::Worst, Censoring::Par10, Censoring::ExcludeListed] {
-            if other != rule {
-                note(
-                    format!("censoring {}", format!("{other:?}").to_lowercase()),
-                    judge(results, other)?,
-                );
-            }
-        }
-    }
-    Ok(all)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        analysis::{
+            fixture::{Did, err, hypothesis, noise, results, spec},
+            sensitivity::sensitivity,
+        },
+        plan::PlannedTrial,
+        spec::ZeroMethod,
+        store::record::Status,
+    };
 
-    fn interval(lo: f64, hi: f64) -> Interval {
-        let scores = stats::Scores::from_runs(&[lo, hi, lo, hi, lo, hi]).unwrap();
-        let options = stats::BootstrapOptions { resamples: 1000, ..Default::default() };
-        let mut interval = stats::bootstrap(&scores, &stats::Aggregate::Mean, &options).unwrap();
-        (interval.point, interval.lo, interval.hi) = (f64::midpoint(lo, hi), lo, hi);
-        interval
+    /// `a` is better than the others by `gap`, up to noise that pairing does not remove.
+    fn shifted(gap: f64, own: f64) -> impl Fn(&PlannedTrial) -> Did {
+        move |t| {
+            let seed = 0.5 + 0.2 * noise(t, 0);
+            err(match t.method.as_str() {
+                "a" => seed,
+                "b" => seed + gap + own * noise(t, 1),
+                _ => seed + gap + own * noise(t, 2),
+            })
+        }
+    }
+
+    fn judged(results: &Results) -> Vec<Claim> {
+        judge(results, crate::analysis::censoring(results)).unwrap()
+    }
+
+    fn one(tasks: usize, reps: u32, rest: &str, outcome: impl Fn(&PlannedTrial) -> Did) -> Claim {
+        let spec = spec(tasks, reps, "", &hypothesis("H1", "err", "b", rest));
+        judged(&results(spec, outcome)).remove(0)
     }
 
     #[test]
-    fn verdicts_follow_the_rule() {
-        assert_eq!(verdict(true, &interval(0.02, 0.05), 0.01), Verdict::Supported);
-        // The test rejects, but the effect may be smaller than what matters.
-        assert_eq!(verdict(true, &interval(0.002, 0.05), 0.01), Verdict::Inconclusive);
-        // No rejection: never "no difference", unless the interval says so.
-        assert_eq!(verdict(false, &interval(-0.02, 0.05), 0.01), Verdict::Inconclusive);
-        assert_eq!(verdict(false, &interval(-0.004, 0.006), 0.01), Verdict::Refuted);
-        assert_eq!(verdict(false, &interval(-0.05, -0.02), 0.01), Verdict::Refuted);
-        assert_eq!(verdict(true, &interval(0.001, 0.05), 0.0), Verdict::Supported);
+    fn supported_refuted_inconclusive() {
+        let rule = "test = \"wilcoxon\"\nmin_effect = 0.05";
+        let supported = one(1, 10, rule, shifted(0.1, 0.02));
+        assert_eq!(supported.verdict, Verdict::Supported, "{}", supported.grounds);
+        assert_eq!(supported.p, Some(2_f64.powi(-9)));
+        let effect = supported.effect.unwrap();
+        assert!(effect.lo > 0.05 && effect.point > 0.08 && effect.hi < 0.13, "{effect}");
+        assert!(supported.improvement.unwrap().point > 0.5);
+        // The same effect against a larger smallest effect of interest is refuted.
+        let small = one(1, 10, "test = \"wilcoxon\"\nmin_effect = 0.2", shifted(0.1, 0.02));
+        assert_eq!(small.verdict, Verdict::Refuted, "{}", small.grounds);
+        let opposite = one(1, 10, rule, shifted(-0.1, 0.02));
+        assert_eq!(opposite.verdict, Verdict::Refuted);
+        // No rejection is never "no difference" while the interval holds relevant effects.
+        let noisy = one(1, 10, rule, shifted(0.0, 1.0));
+        assert_eq!(noisy.verdict, Verdict::Inconclusive, "{}", noisy.grounds);
+        assert!(noisy.p.unwrap() > 0.05);
+    }
+
+    #[test]
+    fn a_rejection_alone_is_not_enough() {
+        let rule = "test = \"wilcoxon\"\nmin_effect = 0.1";
+        let claim = one(1, 12, rule, shifted(0.12, 0.1));
+        let effect = claim.effect.as_ref().unwrap();
+        assert!(claim.adjusted.unwrap() <= 0.05 && effect.lo > 0.0 && effect.lo < 0.1, "{effect}");
+        assert_eq!(claim.verdict, Verdict::Inconclusive);
+        assert!(claim.grounds.contains("too small to matter"), "{}", claim.grounds);
+    }
+
+    #[test]
+    fn direction_may_run_against_the_metric() {
+        // A spec file cannot say so; it is judged right all the same: `a` has the higher error.
+        let judge_with = |outcome: &dyn Fn(&PlannedTrial) -> Did| {
+            let mut spec = spec(1, 10, "", &hypothesis("H1", "err", "b", "test = \"wilcoxon\""));
+            spec.hypotheses[0].direction = Some(Direction::Greater);
+            judged(&results(spec, outcome)).remove(0)
+        };
+        let higher = judge_with(&shifted(-0.1, 0.02));
+        assert_eq!(higher.verdict, Verdict::Supported, "{}", higher.grounds);
+        assert!(higher.effect.unwrap().lo > 0.0 && higher.sentence.contains("higher"));
+        assert_eq!(judge_with(&shifted(0.1, 0.02)).verdict, Verdict::Refuted);
+        // The same numbers as a score.
+        let spec = spec(1, 10, "", &hypothesis("H1", "score", "b", "direction = \"greater\""));
+        let outcome = |t: &PlannedTrial| {
+            let gap = if t.method == "a" { 0.1 } else { 0.02 * noise(t, 1) };
+            Did::Ok(vec![("score", noise(t, 0) + gap)], Vec::new())
+        };
+        assert_eq!(judged(&results(spec, outcome))[0].verdict, Verdict::Supported);
+    }
+
+    #[test]
+    fn holm_spans_the_family() {
+        let rest = "test = \"wilcoxon\"";
+        let alone = one(1, 6, rest, shifted(0.1, 0.01));
+        assert_eq!((alone.adjusted, alone.verdict), (Some(0.03125), Verdict::Supported));
+        let both = hypothesis("H1", "err", "b", rest) + &hypothesis("H2", "err", "c", rest);
+        let claims = judged(&results(spec(1, 6, "", &both), shifted(0.1, 0.01)));
+        for claim in &claims {
+            assert_eq!((claim.p, claim.adjusted), (Some(0.03125), Some(0.0625)));
+            assert_eq!(claim.verdict, Verdict::Inconclusive, "{}", claim.grounds);
+        }
+        // A sealed or missing hypothesis has no p and costs the others nothing.
+        let sealed = hypothesis("H1", "err", "b", rest) + &hypothesis("H2", "test_err", "c", rest);
+        let claims = judged(&results(spec(1, 6, "", &sealed), shifted(0.1, 0.01)));
+        assert_eq!((claims[0].verdict, claims[1].verdict), (Verdict::Supported, Verdict::Sealed));
+    }
+
+    #[test]
+    fn too_few_pairs_cannot_reach_the_level() {
+        for rest in ["test = \"wilcoxon\"", ""] {
+            let claim = one(1, 5, rest, shifted(0.3, 0.01));
+            assert_eq!((claim.p, claim.verdict), (Some(0.0625), Verdict::Inconclusive));
+            let said = claim.notes.iter().any(|n| n.contains("0.0625") && n.contains("cannot be"));
+            assert!(said, "{:?}", claim.notes);
+        }
+        let single = one(1, 1, "", shifted(0.3, 0.01));
+        assert_eq!((single.p, single.verdict), (None, Verdict::Inconclusive));
+    }
+
+    #[test]
+    fn missing_pairs_are_left_out_and_told() {
+        let lost = |t: &PlannedTrial| match (t.method.as_str(), t.rep) {
+            ("a", 7) => Did::Pending,
+            ("b", 2 | 3) => Did::Pending,
+            _ => shifted(0.1, 0.02)(t),
+        };
+        let claim = one(1, 12, "test = \"wilcoxon\"", lost);
+        assert!(claim.test.ends_with("n = 9"), "{}", claim.test);
+        assert!(claim.notes.iter().any(|n| n.starts_with("3 runs without a partner")));
+        assert_eq!(claim.verdict, Verdict::Supported);
+        let never = |t: &PlannedTrial| match t.method.as_str() {
+            "b" => Did::Pending,
+            _ => shifted(0.1, 0.02)(t),
+        };
+        assert_eq!(one(1, 12, "", never).verdict, Verdict::Missing);
+        let apart = |t: &PlannedTrial| match (t.method.as_str(), t.rep % 2) {
+            ("a", 0) | ("b", 1) => Did::Pending,
+            _ => shifted(0.1, 0.02)(t),
+        };
+        assert_eq!(one(1, 12, "", apart).verdict, Verdict::Missing);
+    }
+
+    #[test]
+    fn failures_enter_by_the_censoring_rule() {
+        let failing = |t: &PlannedTrial| match (t.method.as_str(), t.rep) {
+            ("a", 0..=5) => Did::Failed(Status::Timeout),
+            _ => shifted(0.1, 0.02)(t),
+        };
+        let hypothesis = hypothesis("H1", "err", "b", "test = \"wilcoxon\"");
+        let worst = judged(&results(spec(1, 12, "", &hypothesis), failing));
+        assert_ne!(worst[0].verdict, Verdict::Supported);
+        let listed = spec(1, 12, "censoring = \"exclude-listed\"", &hypothesis);
+        let listed = judged(&results(listed, failing));
+        assert_eq!(listed[0].verdict, Verdict::Supported);
+        assert!(listed[0].test.ends_with("n = 6"));
+    }
+
+    #[test]
+    fn rule_7_1_picks_the_test() {
+        let used = |tasks, reps, rest| {
+            let claim = one(tasks, reps, rest, shifted(0.1, 0.02));
+            (claim.used, claim.test, claim.verdict)
+        };
+        let (word, test, verdict) = used(1, 10, "");
+        assert_eq!((word, verdict), ("wilcoxon", Verdict::Supported));
+        assert!(test.contains("of the one task, n = 10"), "{test}");
+        let (word, test, _) = used(3, 10, "");
+        assert_eq!(word, "mann-whitney");
+        assert!(test.contains("within each task, Holm over the tasks, n = 10"), "{test}");
+        let (word, test, verdict) = used(6, 4, "");
+        assert_eq!((word, verdict), ("wilcoxon", Verdict::Supported));
+        assert!(test.contains("over per-task values, n = 6"), "{test}");
+        // Never the runs of several tasks as one sample: 3 x 10 runs give n = 10.
+        let (_, test, _) = used(3, 10, "test = \"wilcoxon\"");
+        assert!(test.contains("within each task") && test.ends_with("n = 10"), "{test}");
+    }
+
+    #[test]
+    fn every_declared_test_decides() {
+        for test in [
+            "wilcoxon",
+            "wilcoxon-holm",
+            "friedman-nemenyi",
+            "mann-whitney",
+            "poi",
+            "bayes-signed-rank",
+        ] {
+            let rest = format!("test = \"{test}\"\nmin_effect = 0.02");
+            let apart = |t: &PlannedTrial| {
+                let gap = match t.method.as_str() {
+                    "a" => 0.0,
+                    "b" => 0.4,
+                    _ => 0.2,
+                };
+                err(gap + 0.05 * noise(t, t.method.len() as u64))
+            };
+            let claim = one(12, 8, &rest, apart);
+            assert_eq!(claim.verdict, Verdict::Supported, "{test}: {}", claim.grounds);
+            assert_eq!(claim.used, test);
+            let against = one(12, 8, &rest, |t| match apart(t) {
+                Did::Ok(values, points) => Did::Ok(vec![("err", -values[0].1)], points),
+                other => other,
+            });
+            assert_eq!(against.verdict, Verdict::Refuted, "{test}: {}", against.grounds);
+        }
+    }
+
+    #[test]
+    fn friedman_is_a_gate() {
+        let level = |t: &PlannedTrial| err(noise(t, t.method.bytes().map(u64::from).sum()));
+        let claim = one(8, 4, "test = \"wilcoxon-holm\"", level);
+        assert!(claim.test.starts_with("Friedman") && claim.test.contains("does not reject"));
+        assert_eq!((claim.p, claim.verdict == Verdict::Supported), (Some(1.0), false));
+    }
+
+    #[test]
+    fn effects_are_in_units_of_the_metric() {
+        let bounds = "normalise = { kind = \"fixed\", bounds = { t0 = [0.0, 10.0] } }";
+        let rest = "test = \"wilcoxon\"\nmin_effect = 0.05";
+        let spec = spec(1, 10, bounds, &hypothesis("H1", "err", "b", rest));
+        let claim = judged(&results(spec, shifted(0.1, 0.02))).remove(0);
+        assert!(claim.effect.as_ref().unwrap().point > 0.08);
+        assert_eq!(claim.verdict, Verdict::Supported);
+    }
+
+    #[test]
+    fn sensitivity_agrees_with_judging_afresh() {
+        let both = hypothesis("H1", "err", "b", "min_effect = 0.05")
+            + &hypothesis("H2", "err", "c", "direction = \"less\"");
+        let mut spec = spec(7, 4, "", &both);
+        spec.hypotheses[1].direction = Some(Direction::Greater);
+        let results = results(spec, shifted(0.08, 0.2));
+        let declared = judged(&results);
+        let all = sensitivity(&results, Censoring::Worst, &declared).unwrap();
+        assert_eq!(all.len(), 2 * 4);
+        let agree = |choice: &str, change: fn(&mut Resolved)| {
+            let mut other = results.clone();
+            change(&mut other.spec);
+            let kept: Vec<_> = all.iter().filter(|a| a.choice == choice).collect();
+            assert_eq!(kept.len(), 2);
+            for (kept, fresh) in kept.into_iter().zip(judged(&other)) {
+                assert_eq!(
+                    (&kept.effect, kept.verdict),
+                    (&fresh.effect, fresh.verdict),
+                    "{choice}"
+                );
+            }
+        };
+        agree("aggregate mean", |s| s.analysis.aggregate = crate::spec::Aggregate::Mean);
+        agree("zero method wilcox", |s| s.analysis.zero_method = ZeroMethod::Wilcox);
     }
 }

@@ -63,7 +63,7 @@ pub fn study_cost(results: &Results) -> Result<StudyCost, AnalysisError> {
     for trial in results.main() {
         *outcomes.entry(&trial.method).or_default().entry(trial.status).or_default() += 1;
     }
-    for attempt in &results.attempts {
+    for attempt in results.attempts.values().flat_map(BTreeMap::values) {
         let Some(trial) = stage_of.get(&attempt.key) else { continue };
         for cost in [stages.entry(trial.stage).or_default(), &mut total] {
             cost.attempts += 1;

@@ -8,7 +8,7 @@ use crate::{
         Intervals, PairMatrix, Paired, PairedPanel, PairedRun, Palette, Profile, ProfileCurve,
         Provenance, RankMap, RankTest, RankedMethod,
     },
-    spec::{FigureKind, Resolved},
+    spec::{FigureKind, Metric, Resolved},
     stats::{self, Interval, IntervalFlag},
 };
 use std::collections::BTreeMap;
@@ -42,10 +42,10 @@ pub fn figures(
             FigureKind::PMatrix => sheet.matrix(),
             FigureKind::RankHeatmap => sheet.ranks()?,
             FigureKind::Cost => sheet.cost(),
-            FigureKind::Ecdf => Err("needs declared targets and logged curves".to_owned()),
+            FigureKind::Ecdf => sheet.run_lengths(),
             FigureKind::DolanMore => sheet.dolan_more()?,
-            FigureKind::Ablation => Err("no finished ablation stage".to_owned()),
-            FigureKind::Overtuning => Err("no finished tuning stage with test values".to_owned()),
+            FigureKind::Ablation => sheet.ablation(),
+            FigureKind::Overtuning => sheet.overtuning(),
         };
         match outcome {
             Ok(figure) => drawn.push(figure),
@@ -85,14 +85,12 @@ impl<'a> Sheet<'a> {
             .map(|m| names.get(m.as_str()).map_or_else(|| m.clone(), |l| (*l).to_owned()))
             .collect();
         let ci = &spec.analysis.ci;
-        let method = format!("{:?}", ci.method).to_lowercase();
-        let metric = &table.metric;
-        let mut axis = metric.label.clone().unwrap_or_else(|| metric.name.replace('_', " "));
-        if let Some(unit) = &metric.unit {
-            axis = format!("{axis} [{unit}]");
-        }
-        let direction =
-            if metric.higher_is_better { "higher is better" } else { "lower is better" };
+        let method = match ci.method {
+            crate::spec::IntervalMethod::Percentile => "percentile",
+            crate::spec::IntervalMethod::Basic => "basic",
+            crate::spec::IntervalMethod::Bca => "BCa",
+            crate::spec::IntervalMethod::Expanded => "expanded percentile",
+        };
         Self {
             analysis,
             table,
@@ -110,7 +108,7 @@ impl<'a> Sheet<'a> {
                 ),
                 input_hash: None,
             },
-            metric: format!("{axis} ({direction})"),
+            metric: axis_label(&table.metric),
         }
     }
 
@@ -267,8 +265,15 @@ impl<'a> Sheet<'a> {
         let spec_metric = self.spec.metric(metric);
         let label =
             spec_metric.and_then(|m| m.label.clone()).unwrap_or_else(|| metric.replace('_', " "));
+        let mut head = self.head("curves", &format!("{label} over the budget"));
+        let declared = self.spec.analysis.ci.resamples;
+        let fewer = declared.min(super::anytime::RESAMPLES);
+        head.provenance.interval_method = head
+            .provenance
+            .interval_method
+            .replace(&format!("{declared} resamples"), &format!("{fewer} resamples"));
         self.draw(&Curves {
-            head: self.head("curves", &format!("{label} over the budget")),
+            head,
             x_label: self.spec.budget.unit.word().replace('_', " "),
             x_scale: crate::figures::ScaleKind::Linear,
             y_label: label,
@@ -376,7 +381,7 @@ impl<'a> Sheet<'a> {
             let row = super::comparison::task_matrix(self.table, self.spec, &[*t])?;
             let ranked = stats::rank_best_first(
                 row.row(0),
-                self.table.metric.higher_is_better,
+                summary::larger_is_better(self.table, self.spec),
                 self.spec.analysis.round_digits,
             )?;
             for (m, rank) in ranked.ranks.iter().enumerate() {
@@ -444,9 +449,55 @@ impl<'a> Sheet<'a> {
         }))
     }
 
+    fn run_lengths(&self) -> Outcome {
+        let lengths = self.analysis.run_lengths.as_ref().map_err(Clone::clone)?;
+        let title = format!("Runs that reach targets of {}", lengths.metric.replace('_', " "));
+        let unit = self.spec.budget.unit.word().replace('_', " ");
+        self.draw(&lengths.figure(self.head("ecdf", &title), &unit, |m| self.label(m)))
+    }
+
+    fn ablation(&self) -> Outcome {
+        let path = self.analysis.ablation.as_ref().map_err(Clone::clone)?;
+        let Some(declared) = &self.spec.ablation else {
+            return Err("the spec has no [ablation]".to_owned());
+        };
+        let title = format!(
+            "From {} to {}, one parameter at a time",
+            self.label(&declared.source),
+            self.label(&declared.target)
+        );
+        let axis = format!("mean {}", self.axis_of(&path.metric));
+        self.draw(&path.figure(self.head("ablation", &title), declared, axis))
+    }
+
+    fn overtuning(&self) -> Outcome {
+        let searches = self.analysis.overtuning.as_ref().map_err(Clone::clone)?;
+        let axis = self.axis_of(&searches.validation);
+        let head = self.head("overtuning", "Validation and test of the incumbent of the search");
+        self.draw(&searches.figure(head, axis, |m| self.label(m)))
+    }
+
+    /// A metric with its direction, as on an axis.
+    fn axis_of(&self, metric: &str) -> String {
+        match self.spec.metric(metric) {
+            Some(metric) => axis_label(metric),
+            None => metric.replace('_', " "),
+        }
+    }
+
     fn label(&self, method: &str) -> String {
         self.table.method(method).map_or_else(|| method.to_owned(), |m| self.labels[m].clone())
     }
+}
+
+/// A metric with unit and direction.
+fn axis_label(metric: &Metric) -> String {
+    let mut axis = metric.label.clone().unwrap_or_else(|| metric.name.replace('_', " "));
+    if let Some(unit) = &metric.unit {
+        axis = format!("{axis} [{unit}]");
+    }
+    let direction = if metric.higher_is_better { "higher is better" } else { "lower is better" };
+    format!("{axis} ({direction})")
 }
 
 /// A number for a figure; a single run keeps its hollow point.

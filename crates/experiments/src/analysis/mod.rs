@@ -2,14 +2,22 @@
 //!
 //! Nothing here is kept: the same store and spec give the same [`Analysis`], to the bit.
 
+pub mod ablation;
 pub mod anytime;
 pub mod claim;
 pub mod comparison;
+mod contrast;
 pub mod cost;
 pub mod drawing;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod importance;
+pub mod pilot;
 pub mod results;
+pub mod runtime;
+pub mod sensitivity;
 pub mod summary;
+pub mod tuning;
 
 use crate::{
     figures::FigureError,
@@ -43,6 +51,14 @@ pub enum AnalysisError {
     NoMetric,
 }
 
+/// A part of the analysis, or why the data do not allow it.
+pub type Found<T> = Result<T, String>;
+
+/// A part that is not there is written as `null`.
+fn found<T: Serialize, S: serde::Serializer>(part: &Found<T>, to: S) -> Result<S::Ok, S::Error> {
+    part.as_ref().ok().serialize(to)
+}
+
 /// Everything that is said about a study.
 #[derive(Clone, Debug, Serialize)]
 pub struct Analysis {
@@ -55,7 +71,7 @@ pub struct Analysis {
     /// Verdict on each hypothesis.
     pub claims: Vec<Claim>,
     /// Verdicts under other choices of the analyst.
-    pub sensitivity: Vec<claim::Alternative>,
+    pub sensitivity: Vec<sensitivity::Alternative>,
     /// Methods, in the order of the spec.
     pub summaries: Vec<summary::MethodSummary>,
     /// Methods against each other.
@@ -64,6 +80,15 @@ pub struct Analysis {
     pub curves: Vec<(String, Vec<anytime::TaskCurves>)>,
     /// Variance shares of a full grid.
     pub shares: Option<importance::Shares>,
+    /// How soon runs reach the declared targets.
+    #[serde(serialize_with = "found")]
+    pub run_lengths: Found<runtime::RunLengths>,
+    /// The ablation path.
+    #[serde(serialize_with = "found")]
+    pub ablation: Found<ablation::Ablation>,
+    /// Overtuning of the search.
+    #[serde(serialize_with = "found")]
+    pub overtuning: Found<tuning::Overtuning>,
     /// What it cost.
     pub cost: cost::StudyCost,
 }
@@ -99,12 +124,15 @@ pub fn analyse(results: &Results) -> Result<Analysis, AnalysisError> {
     }
     Ok(Analysis {
         sealed,
-        sensitivity: claim::sensitivity(results, rule, &claims)?,
+        sensitivity: sensitivity::sensitivity(results, rule, &claims)?,
         claims,
         summaries: summary::summaries(&table, spec)?,
         comparisons: comparison::compare(&table, spec)?,
         curves,
         shares: importance::shares(results, shown)?,
+        run_lengths: runtime::run_lengths(results)?,
+        ablation: ablation::path(results, shown, rule)?,
+        overtuning: tuning::overtuning(results)?,
         cost: cost::study_cost(results)?,
         table,
     })

@@ -10,7 +10,7 @@ use crate::{
         seal::{self, SealState},
     },
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Everything that report and figures are made from.
 #[derive(Clone, Debug)]
@@ -23,8 +23,8 @@ pub struct Results {
     pub trials: Vec<TrialRow>,
     /// Trials that the spec no longer has.
     pub retired: usize,
-    /// Every attempt, without curve points.
-    pub attempts: Vec<AttemptRecord>,
+    /// Every attempt, without curve points, by trial and number.
+    pub attempts: BTreeMap<TrialKey, BTreeMap<u32, AttemptRecord>>,
     /// Final values by trial, metric and split; sealed ones only after an unsealing.
     pub values: BTreeMap<TrialKey, BTreeMap<String, f64>>,
     /// Curve points by trial, in order of their steps.
@@ -54,6 +54,10 @@ impl Results {
         for rows in points.values_mut() {
             rows.sort_by_key(|row| row.point.step);
         }
+        let mut attempts: BTreeMap<TrialKey, BTreeMap<u32, AttemptRecord>> = BTreeMap::new();
+        for attempt in store.attempts()? {
+            attempts.entry(attempt.key.clone()).or_default().insert(attempt.attempt, attempt);
+        }
         let all = store.trials()?;
         let planned = all.len();
         let trials: Vec<TrialRow> = all.into_iter().filter(|t| !t.retired).collect();
@@ -61,7 +65,7 @@ impl Results {
             stage: spec.main_stage(),
             retired: planned - trials.len(),
             trials,
-            attempts: store.attempts()?,
+            attempts,
             values,
             points,
             sessions: store.sessions()?,
@@ -85,7 +89,7 @@ impl Results {
 
     /// The last attempt of a trial.
     pub fn last_attempt(&self, trial: &TrialRow) -> Option<&AttemptRecord> {
-        self.attempts.iter().rev().find(|a| a.key == trial.key && a.attempt == trial.attempt)
+        self.attempts.get(&trial.key)?.get(&trial.attempt)
     }
 }
 
@@ -125,18 +129,32 @@ pub struct Table {
 impl Table {
     /// Collects the values of `metric` under a censoring rule.
     pub fn new(results: &Results, metric: &Metric, rule: crate::spec::Censoring) -> Self {
+        let methods: Vec<String> = results.spec.methods.iter().map(|m| m.name.clone()).collect();
+        let place: BTreeMap<String, usize> =
+            methods.iter().enumerate().map(|(i, m)| (m.clone(), i)).collect();
+        Self::of(results, metric, rule, methods, results.main(), |t| place.get(&t.method).copied())
+    }
+
+    /// Values of any columns: `names` are their names, `column` says which one a trial belongs to.
+    pub(crate) fn of<'t>(
+        results: &Results,
+        metric: &Metric,
+        rule: crate::spec::Censoring,
+        names: Vec<String>,
+        trials: impl Iterator<Item = &'t TrialRow>,
+        column: impl Fn(&TrialRow) -> Option<usize>,
+    ) -> Self {
         let spec = &results.spec;
-        let methods: Vec<String> = spec.methods.iter().map(|m| m.name.clone()).collect();
+        let methods = names;
         let tasks: Vec<String> = spec.tasks.iter().map(|t| t.task.name.clone()).collect();
+        let task_at: BTreeMap<&str, usize> =
+            tasks.iter().enumerate().map(|(i, t)| (t.as_str(), i)).collect();
         // (method, task, rep) -> value of each factor level; None where the trial failed.
         let mut raw: BTreeMap<(usize, usize, u32), Vec<Option<f64>>> = BTreeMap::new();
         let mut failed = vec![0; methods.len()];
         let mut pending = 0;
-        for trial in results.main() {
-            let place = (
-                methods.iter().position(|m| *m == trial.method),
-                tasks.iter().position(|t| *t == trial.task),
-            );
+        for trial in trials {
+            let place = (column(trial), task_at.get(trial.task.as_str()).copied());
             let (Some(m), Some(t)) = place else { continue };
             if !trial.status.finished() {
                 pending += 1;
@@ -190,7 +208,7 @@ impl Table {
             };
         }
         let worst: Vec<Option<f64>> = (0..self.tasks.len()).map(|t| self.worst(raw, t)).collect();
-        let drop: Vec<(usize, u32)> = raw
+        let drop: BTreeSet<(usize, u32)> = raw
             .iter()
             .filter(|(_, levels)| levels.iter().any(Option::is_none))
             .map(|((_, t, rep), _)| (*t, *rep))

@@ -36,6 +36,7 @@ pub fn bootstrap_options(spec: &Resolved) -> BootstrapOptions {
             spec::IntervalMethod::Percentile => IntervalMethod::Percentile,
             spec::IntervalMethod::Basic => IntervalMethod::Basic,
             spec::IntervalMethod::Bca => IntervalMethod::Bca,
+            spec::IntervalMethod::Expanded => IntervalMethod::Expanded,
         },
         resample_tasks: spec.analysis.task_bootstrap,
     }
@@ -61,6 +62,21 @@ pub fn aggregates(spec: &Resolved) -> Vec<stats::Aggregate> {
         }
     }
     all
+}
+
+/// Whether a larger aggregate means a better method. The optimality gap falls as scores rise.
+pub(crate) fn larger_is_better(table: &Table, spec: &Resolved) -> bool {
+    let gap = spec.analysis.aggregate == spec::Aggregate::OptimalityGap;
+    table.metric.higher_is_better != gap
+}
+
+/// In which units a difference is taken.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Scale {
+    /// Units of the metric: what a smallest effect of interest is stated in.
+    Metric,
+    /// Normalised where the spec says how, as in the tables.
+    Declared,
 }
 
 /// Scores of a method over the given tasks, normalised when the spec says how.
@@ -156,7 +172,7 @@ fn mark_best(
     tasks: &[usize],
     all: &mut [MethodSummary],
 ) -> Result<(), AnalysisError> {
-    let higher = table.metric.higher_is_better;
+    let higher = larger_is_better(table, spec);
     let point = |s: &MethodSummary| s.overall.first().map(|(_, i)| i.point);
     let points: Vec<(usize, f64)> =
         all.iter().enumerate().filter_map(|(i, s)| point(s).map(|p| (i, p))).collect();
@@ -167,7 +183,7 @@ fn mark_best(
     let Some((best, _)) = best.copied() else { return Ok(()) };
     for (m, _) in points {
         all[m].among_best = m == best || {
-            let difference = paired_interval(table, spec, best, m, tasks)?;
+            let difference = paired_interval(table, spec, best, m, tasks, Scale::Declared)?;
             difference.is_some_and(|d| d.lo <= 0.0 && d.hi >= 0.0)
         };
     }
@@ -185,25 +201,11 @@ pub fn paired_interval(
     first: usize,
     second: usize,
     tasks: &[usize],
-) -> Result<Option<Interval>, AnalysisError> {
-    paired_interval_of(table, spec, first, second, tasks, aggregate(spec))
-}
-
-/// [`paired_interval`] under another aggregate, for the sensitivity table.
-///
-/// # Errors
-/// When a statistic refuses its input.
-pub fn paired_interval_of(
-    table: &Table,
-    spec: &Resolved,
-    first: usize,
-    second: usize,
-    tasks: &[usize],
-    aggregate: stats::Aggregate,
+    scale: Scale,
 ) -> Result<Option<Interval>, AnalysisError> {
     let mut columns = (Vec::new(), Vec::new());
     for t in tasks {
-        let bounds = bounds(table, spec, *t);
+        let bounds = bounds(table, spec, *t).filter(|_| scale == Scale::Declared);
         let (a, b) = table.paired(first, second, *t);
         if a.is_empty() {
             continue;
@@ -215,6 +217,6 @@ pub fn paired_interval_of(
         return Ok(None);
     }
     let (x, y) = (Scores::from_tasks(&columns.0)?, Scores::from_tasks(&columns.1)?);
-    let fit = aggregate.for_scores(&x);
+    let fit = aggregate(spec).for_scores(&x);
     Ok(Some(stats::paired_difference(&x, &y, &fit, &bootstrap_options(spec))?))
 }

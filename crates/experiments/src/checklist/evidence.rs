@@ -110,22 +110,15 @@ impl Evidence {
         self.finished().next().is_some()
     }
 
-    /// The attempt that counts for a trial.
-    pub fn attempt(&self, trial: &TrialRow) -> Option<&AttemptRecord> {
-        let counts = |a: &&AttemptRecord| {
-            a.key == trial.key && !matches!(a.status, Status::Superseded | Status::Lost)
-        };
-        self.attempts.iter().rev().find(counts)
+    /// The attempt that counts for each trial that has one.
+    pub fn counting(&self) -> BTreeMap<&TrialKey, &AttemptRecord> {
+        let counts = |a: &&AttemptRecord| !matches!(a.status, Status::Superseded | Status::Lost);
+        self.attempts.iter().filter(counts).map(|a| (&a.key, a)).collect()
     }
 
     /// The attempts that count for the finished trials of a stage, retired trials left out.
     pub fn results(&self, stage: Stage) -> Vec<(&TrialRow, &AttemptRecord)> {
-        let mut latest: BTreeMap<&TrialKey, &AttemptRecord> = BTreeMap::new();
-        for attempt in &self.attempts {
-            if !matches!(attempt.status, Status::Superseded | Status::Lost) {
-                latest.insert(&attempt.key, attempt);
-            }
-        }
+        let latest = self.counting();
         self.rows(stage)
             .filter(|t| t.status.finished())
             .filter_map(|t| latest.get(&t.key).map(|a| (t, *a)))

@@ -71,10 +71,11 @@ fn frozen_first(e: &Evidence) -> Verdict {
     if unseal.is_some_and(|at| freeze.is_none_or(|freeze| at < freeze)) {
         return Verdict::Violated("test results were unsealed before the freeze".into());
     }
+    let attempts = e.counting();
     let first_result = [Stage::Main, Stage::Ablation]
         .iter()
         .flat_map(|stage| e.trials.iter().filter(move |t| t.stage == *stage))
-        .filter_map(|t| e.attempt(t))
+        .filter_map(|t| attempts.get(&t.key))
         .map(|a| a.ended_at)
         .min();
     match (freeze.map(|at| e.events[at].at), first_result) {

@@ -25,7 +25,7 @@ pub fn facts(
         .map(|p| PValue {
             family: "pairs".to_owned(),
             label: format!("{} against {}", name(p.first), name(p.second)),
-            raw: p.p.two_sided,
+            raw: p.p,
             adjusted: Some(p.adjusted),
             effect: Some(p.a12),
             interval: Some([p.effect.lo, p.effect.hi]),
@@ -49,7 +49,7 @@ pub fn facts(
         .zip(&analysis.claims)
         .map(|(h, c)| TestChoice {
             hypothesis: h.id.clone(),
-            test: c.test.clone(),
+            test: c.used.to_owned(),
             declared: h.test.is_some(),
         })
         .collect();

@@ -161,6 +161,8 @@ pub struct Page {
     pub figures: Vec<FigureCard>,
     /// Why figures are missing.
     pub left_out: Vec<String>,
+    /// Steps of the ablation path.
+    pub ablation: Grid,
     /// Variance shares.
     pub importance: Grid,
     /// Whether the seed moves the metric more than the method.
@@ -221,9 +223,10 @@ impl Page {
                 .map(|f| FigureCard { name: f.name.clone(), svg: f.svg.clone() })
                 .collect(),
             left_out: extras.left_out,
+            ablation: ablation(analysis, spec),
             importance: importance(analysis),
             hangs_on_seeds: analysis.shares.as_ref().is_some_and(|s| s.hangs_on_seeds()),
-            tuning: tuning(&extras.tuning),
+            tuning: tuning(&extras.tuning, analysis),
             sensitivity: sensitivity(analysis),
             flips: analysis.sensitivity.iter().any(|a| a.flips),
             attested: attested(spec),
@@ -270,7 +273,11 @@ fn claims(analysis: &Analysis, spec: &Resolved) -> Vec<ClaimCard> {
             improvement: claim.improvement.as_ref().map(with_interval).unwrap_or_default(),
             test: claim.test.clone(),
             refuted_if: h.refuted_if.clone().unwrap_or_default(),
-            notes: claim.notes.clone(),
+            notes: std::iter::once(&claim.grounds)
+                .chain(&claim.notes)
+                .filter(|note| !note.is_empty())
+                .map(|note| note.trim_end_matches('.').to_owned())
+                .collect(),
         })
         .collect()
 }
@@ -502,7 +509,7 @@ fn pairs(analysis: &Analysis, spec: &Resolved) -> Grid {
             ]
         })
         .collect();
-    Grid { head, rows, note: analysis.comparisons.unit.words().to_owned(), ..Grid::default() }
+    Grid { head, rows, note: analysis.comparisons.test.to_owned(), ..Grid::default() }
 }
 
 /// Means of every open metric, so that no declared metric is left unseen.
@@ -579,7 +586,40 @@ fn importance(analysis: &Analysis) -> Grid {
     }
 }
 
-fn tuning(rows: &[TuningRow]) -> Grid {
+fn ablation(analysis: &Analysis, spec: &Resolved) -> Grid {
+    let (Ok(path), Some(declared)) = (&analysis.ablation, &spec.ablation) else {
+        return Grid::default();
+    };
+    let alone = |name: &str| {
+        let worth = path.leave_one_out.iter().find(|(parameter, _)| parameter == name);
+        worth.map_or_else(String::new, |(_, i)| with_interval(i))
+    };
+    let rows = path
+        .steps
+        .iter()
+        .map(|step| {
+            let name = step.parameter.as_deref();
+            vec![
+                name.map_or_else(|| format!("{} (source)", declared.source), str::to_owned),
+                with_interval(&step.value),
+                step.contribution.as_ref().map(with_interval).unwrap_or_default(),
+                name.map(alone).unwrap_or_default(),
+            ]
+        })
+        .collect();
+    let head = ["Flipped", "Mean", "Better by this step", "Target better by it alone"];
+    Grid {
+        head: words(&head),
+        rows,
+        note: format!(
+            "{} from {} to {}, the best mean first; n = {} runs of each configuration.",
+            path.metric, declared.source, declared.target, path.runs
+        ),
+        ..Grid::default()
+    }
+}
+
+fn tuning(rows: &[TuningRow], analysis: &Analysis) -> Grid {
     if rows.is_empty() {
         return Grid::default();
     }
@@ -599,6 +639,10 @@ fn tuning(rows: &[TuningRow]) -> Grid {
                 ]
             })
             .collect(),
+        note: match &analysis.overtuning {
+            Ok(searches) => format!("Overtuning. {}.", searches.words().join("; ")),
+            Err(why) => format!("Overtuning is not shown: {why}."),
+        },
         ..Grid::default()
     }
 }

@@ -87,7 +87,7 @@ pub enum Resampling<'a> {
 }
 
 impl Resampling<'_> {
-    fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         match self {
             Self::Seeded(options) => options.resamples,
             Self::Given(indices) => indices.len(),
@@ -326,21 +326,40 @@ pub(crate) fn two_sample(
     options: &BootstrapOptions,
     statistic: impl Fn(&Scores, &Scores, &mut Vec<f64>) -> f64 + Sync,
 ) -> Result<Interval> {
-    let values = two_sample_replicates(x, y, draws_x, draws_y, &statistic)?;
+    let (first, second) = two_drawers(x, y, draws_x, draws_y)?;
+    let values = collect(draws_x.count(), |b, work| {
+        first.draw(b, &mut work.draw);
+        work.first.gather(x, &work.draw);
+        second.draw(b, &mut work.draw);
+        work.second.gather(y, &work.draw);
+        statistic(&work.first, &work.second, &mut work.scratch)
+    })?;
     let point = statistic(x, y, &mut Vec::new());
+    two_sample_interval(x, y, draws_x, options, point, values)
+}
+
+/// The interval from replicates of two samples.
+pub(crate) fn two_sample_interval(
+    x: &Scores,
+    y: &Scores,
+    draws_x: &Resampling<'_>,
+    options: &BootstrapOptions,
+    point: f64,
+    values: Vec<f64>,
+) -> Result<Interval> {
     let fewer = if x.min_runs() <= y.min_runs() { x } else { y };
     let sizes = Some(sizes(fewer, draws_x));
     let interval = from_replicates(point, values, options.level, options.method, sizes, || None)?;
     Ok(label(interval, fewer, draws_x))
 }
 
-pub(crate) fn two_sample_replicates(
-    x: &Scores,
-    y: &Scores,
-    draws_x: &Resampling<'_>,
-    draws_y: &Resampling<'_>,
-    statistic: &(impl Fn(&Scores, &Scores, &mut Vec<f64>) -> f64 + Sync),
-) -> Result<Vec<f64>> {
+/// Sources of draws for two samples that are resampled by themselves.
+pub(crate) fn two_drawers<'s>(
+    x: &'s Scores,
+    y: &'s Scores,
+    draws_x: &'s Resampling<'_>,
+    draws_y: &'s Resampling<'_>,
+) -> Result<(Drawer<'s>, Drawer<'s>)> {
     if draws_x.tasks_too() || draws_y.tasks_too() {
         return degenerate(
             "resample_tasks",
@@ -348,14 +367,7 @@ pub(crate) fn two_sample_replicates(
         );
     }
     super::error::same_len("replicates of the second sample", draws_x.count(), draws_y.count())?;
-    let (first, second) = (draws_x.drawer(x, 0)?, draws_y.drawer(y, 1)?);
-    collect(draws_x.count(), |b, work| {
-        first.draw(b, &mut work.draw);
-        work.first.gather(x, &work.draw);
-        second.draw(b, &mut work.draw);
-        work.second.gather(y, &work.draw);
-        statistic(&work.first, &work.second, &mut work.scratch)
-    })
+    Ok((draws_x.drawer(x, 0)?, draws_y.drawer(y, 1)?))
 }
 
 /// Lists of replicates of a vector-valued statistic, one row per replicate.

@@ -225,6 +225,9 @@ fn unattainable(smallest_p: f64, alpha: f64) -> Option<String> {
 }
 
 fn few_tasks(n: usize, alpha: f64) -> String {
+    if n == 1 {
+        return "One task: the claim is about this task only.".to_owned();
+    }
     let p = smallest_attainable_p(n);
     let reach = if p > alpha { "cannot" } else { "can barely" };
     format!(

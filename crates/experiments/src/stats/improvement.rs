@@ -2,15 +2,16 @@
 //!
 //! It is not transitive: do not rank methods by it. Source: Agarwal et al., `NeurIPS` 2021.
 
+use rayon::prelude::*;
 use serde::Serialize;
 
-use super::bootstrap::{BootstrapOptions, Resampling, two_sample};
+use super::bootstrap::{BootstrapOptions, Resampling, two_drawers, two_sample_interval};
 use super::error::{Result, same_len};
 use super::interval::Interval;
 use super::mann_whitney::{rank_sum_law, superiority};
 use super::number::{mean, normal_sf};
 use super::ranks::rank_unchecked;
-use super::scores::Scores;
+use super::scores::{Draw, Scores};
 use super::wilcoxon::{PMethod, PValues};
 
 /// Result of [`prob_improvement`].
@@ -49,7 +50,9 @@ pub fn prob_improvement_with(
     same_len("tasks of y", x.n_tasks(), y.n_tasks())?;
     let per_task: Vec<f64> =
         x.tasks().zip(y.tasks()).map(|(a, b)| superiority(a, &mut b.to_vec())).collect();
-    let interval = two_sample(x, y, draws_x, draws_y, options, mean_superiority)?;
+    let values = resampled(x, y, draws_x, draws_y)?;
+    let point = mean_superiority(x, y, &mut Vec::new());
+    let interval = two_sample_interval(x, y, draws_x, options, point, values)?;
     Ok(Improvement { per_task, interval })
 }
 
@@ -64,7 +67,85 @@ pub fn improvement_replicates(
     draws_y: &Resampling<'_>,
 ) -> Result<Vec<f64>> {
     same_len("tasks of y", x.n_tasks(), y.n_tasks())?;
-    super::bootstrap::two_sample_replicates(x, y, draws_x, draws_y, &mean_superiority)
+    resampled(x, y, draws_x, draws_y)
+}
+
+/// One task's runs as places in the sorted runs of `y`, so that a replicate needs no sorting.
+struct Places {
+    /// For each run of `x`: how many runs of `y` are below it, and not above it.
+    bounds: Vec<(u32, u32)>,
+    /// Place of each run of `y`.
+    place: Vec<u32>,
+}
+
+impl Places {
+    fn new(x: &[f64], y: &[f64]) -> Self {
+        let mut order: Vec<u32> = (0..y.len() as u32).collect();
+        order.sort_unstable_by(|a, b| y[*a as usize].total_cmp(&y[*b as usize]));
+        let sorted: Vec<f64> = order.iter().map(|i| y[*i as usize]).collect();
+        let mut place = vec![0; y.len()];
+        for (at, i) in order.iter().enumerate() {
+            place[*i as usize] = at as u32;
+        }
+        let bounds = x
+            .iter()
+            .map(|v| {
+                let below = sorted.partition_point(|w| w < v);
+                (below as u32, sorted.partition_point(|w| w <= v) as u32)
+            })
+            .collect();
+        Self { bounds, place }
+    }
+
+    /// `U / (mn)` of drawn runs, by counting: O(m + n). `below` is a buffer.
+    fn superiority(&self, x: &[u32], y: &[u32], below: &mut Vec<u32>) -> f64 {
+        below.clear();
+        below.resize(self.place.len() + 1, 0);
+        for run in y {
+            below[self.place[*run as usize] as usize + 1] += 1;
+        }
+        let mut total = 0;
+        for count in below.iter_mut() {
+            total += *count;
+            *count = total;
+        }
+        let doubled: u64 = x
+            .iter()
+            .map(|run| {
+                let (lo, hi) = self.bounds[*run as usize];
+                u64::from(below[lo as usize]) + u64::from(below[hi as usize])
+            })
+            .sum();
+        doubled as f64 / (2.0 * x.len() as f64 * y.len() as f64)
+    }
+}
+
+/// The replicates, both methods resampled by themselves.
+fn resampled(
+    x: &Scores,
+    y: &Scores,
+    draws_x: &Resampling<'_>,
+    draws_y: &Resampling<'_>,
+) -> Result<Vec<f64>> {
+    let (first, second) = two_drawers(x, y, draws_x, draws_y)?;
+    let tasks: Vec<Places> = x.tasks().zip(y.tasks()).map(|(a, b)| Places::new(a, b)).collect();
+    let new = || (Draw::default(), Draw::default(), Vec::new(), Vec::new());
+    Ok((0..draws_x.count())
+        .into_par_iter()
+        .map_init(new, |(a, b, below, per_task), replicate| {
+            first.draw(replicate, a);
+            second.draw(replicate, b);
+            let (mut x, mut y) = (a.runs.as_slice(), b.runs.as_slice());
+            per_task.clear();
+            for task in &tasks {
+                let (mine, rest) = x.split_at(task.bounds.len());
+                let (theirs, others) = y.split_at(task.place.len());
+                per_task.push(task.superiority(mine, theirs, below));
+                (x, y) = (rest, others);
+            }
+            mean(per_task)
+        })
+        .collect())
 }
 
 fn mean_superiority(x: &Scores, y: &Scores, scratch: &mut Vec<f64>) -> f64 {

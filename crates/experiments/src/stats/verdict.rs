@@ -40,6 +40,9 @@ pub enum TestOutcome {
         adjusted: f64,
         /// Level.
         alpha: f64,
+        /// Whether the test's own statistic lies on the stated side: a two-sided test alone
+        /// rejects for either.
+        agrees: bool,
     },
     /// Posterior probability of the stated direction beyond the region of equivalence.
     Posterior {
@@ -47,6 +50,14 @@ pub enum TestOutcome {
         probability: f64,
         /// What it must reach, 0.95 by default.
         threshold: f64,
+    },
+    /// Lower end of the interval of a quantity that grows in the stated direction, against its
+    /// value without effect: the probability of improvement against 0.5.
+    Bound {
+        /// Lower end.
+        lo: f64,
+        /// Value without effect.
+        null: f64,
     },
     /// No test was possible (see rule 7.1): support is out of reach, refutation is not.
     None,
@@ -135,15 +146,19 @@ impl TestOutcome {
             if (0.0..=1.0).contains(&v) { Ok(()) } else { out_of_range(arg, "in [0, 1]", v) }
         };
         match self {
-            Self::P { adjusted, alpha } => {
+            Self::P { adjusted, alpha, agrees } => {
                 unit("adjusted", adjusted)?;
                 open_unit("alpha", alpha)?;
-                Ok(adjusted <= alpha)
+                Ok(agrees && adjusted <= alpha)
             }
             Self::Posterior { probability, threshold } => {
                 unit("probability", probability)?;
                 open_unit("threshold", threshold)?;
                 Ok(probability >= threshold)
+            }
+            Self::Bound { lo, null } => {
+                all_finite("bound", &[lo, null])?;
+                Ok(lo > null)
             }
             Self::None => Ok(false),
         }
@@ -151,9 +166,15 @@ impl TestOutcome {
 
     fn describe(self) -> String {
         match self {
-            Self::P { adjusted, alpha } => format!("adjusted p = {adjusted:.4} at alpha = {alpha}"),
+            Self::P { adjusted, alpha, agrees } => {
+                let side = if agrees { "" } else { ", on the opposite side" };
+                format!("adjusted p = {adjusted:.4} at alpha = {alpha}{side}")
+            }
             Self::Posterior { probability, threshold } => {
                 format!("posterior probability {probability:.3} of {threshold} needed")
+            }
+            Self::Bound { lo, null } => {
+                format!("lower end {} against {} without effect", short(lo), short(null))
             }
             Self::None => "no test possible".into(),
         }
@@ -196,7 +217,7 @@ mod tests {
     }
 
     fn verdict(lo: f64, hi: f64, p: f64) -> Verdict {
-        let outcome = TestOutcome::P { adjusted: p, alpha: 0.05 };
+        let outcome = TestOutcome::P { adjusted: p, alpha: 0.05, agrees: true };
         judge(&effect(lo, hi), Direction::Greater, 0.5, outcome).unwrap().verdict
     }
 
@@ -212,7 +233,7 @@ mod tests {
 
     #[test]
     fn lower_is_better_turns_the_effect() {
-        let outcome = TestOutcome::P { adjusted: 0.01, alpha: 0.05 };
+        let outcome = TestOutcome::P { adjusted: 0.01, alpha: 0.05, agrees: true };
         let j = judge(&effect(-1.0, -0.6), Direction::Less, 0.5, outcome).unwrap();
         assert_eq!((j.verdict, j.effect.lo, j.effect.hi), (Verdict::Supported, 0.6, 1.0));
         assert!(j.sentence.starts_with("supported"), "{}", j.sentence);
@@ -225,6 +246,17 @@ mod tests {
         let outcome = TestOutcome::Posterior { probability: 1.0, threshold: 0.95 };
         let j = judge(&e, Direction::Greater, 0.5, outcome).unwrap();
         assert_eq!(j.verdict, Verdict::Inconclusive);
+    }
+
+    #[test]
+    fn a_rejection_on_the_other_side_supports_nothing() {
+        let against = TestOutcome::P { adjusted: 0.001, alpha: 0.05, agrees: false };
+        let j = judge(&effect(0.6, 1.0), Direction::Greater, 0.5, against).unwrap();
+        assert_eq!((j.verdict, j.rejects), (Verdict::Inconclusive, false));
+        assert!(j.sentence.contains("opposite side"), "{}", j.sentence);
+        let bound = |lo| TestOutcome::Bound { lo, null: 0.5 };
+        let at = |lo| judge(&effect(0.6, 1.0), Direction::Greater, 0.5, bound(lo)).unwrap().verdict;
+        assert_eq!((at(0.51), at(0.5)), (Verdict::Supported, Verdict::Inconclusive));
     }
 
     #[test]

@@ -176,7 +176,8 @@ pub(crate) fn trials(args: &Trials) -> Result<u8> {
         ["key", "stage", "method", "task", "rep", "factors", "status", "wall"];
     let study = Study::find(&args.which)?;
     let store = study.open_existing()?;
-    let attempts = store.attempts()?;
+    let attempts: BTreeMap<_, _> =
+        store.attempts()?.into_iter().map(|a| ((a.key.clone(), a.attempt), a)).collect();
     let mut values: BTreeMap<_, BTreeMap<String, f64>> = BTreeMap::new();
     for row in store.metrics()? {
         values.entry(row.key).or_default().insert(row.metric.name, row.metric.value.0);
@@ -196,7 +197,7 @@ pub(crate) fn trials(args: &Trials) -> Result<u8> {
         {
             continue;
         }
-        let last = attempts.iter().rev().find(|a| a.key == t.key && a.attempt == t.attempt);
+        let last = attempts.get(&(t.key.clone(), t.attempt));
         let cell = |column: &str| -> String {
             match column {
                 "key" => t.key.0[..12.min(t.key.0.len())].to_owned(),

@@ -61,7 +61,40 @@ pub(crate) fn run(args: &Running) -> Result<u8> {
         return Ok(OK);
     }
     let summary = run_stage(&study, &mut store, stage, trials, args)?;
-    Ok(summary.exit_code())
+    if summary.interrupted || stage != Stage::Main || study.spec.ablation.is_none() {
+        return Ok(summary.exit_code());
+    }
+    Ok(summary.exit_code().max(ablate(&study, &mut store, decisions, args)?))
+}
+
+/// The ablation stage. The cells of a step of a long path follow from the results of the step
+/// before.
+fn ablate(
+    study: &Study,
+    store: &mut SqliteStore,
+    mut decisions: experiments::plan::Decisions,
+    args: &Running,
+) -> Result<u8> {
+    use experiments::analysis::{Results, ablation, censoring};
+    let flipped = |store: &SqliteStore| -> Result<Vec<String>> {
+        let results = Results::load(store, study.spec.clone())?;
+        Ok(ablation::flipped(&results, censoring(&results))?)
+    };
+    decisions.flipped = flipped(store)?;
+    loop {
+        let trials = study.trials(Stage::Ablation, &decisions)?;
+        eprintln!(
+            "stage ablation: {} of {} trials to run",
+            open_trials(store, &trials)?,
+            trials.len()
+        );
+        let summary = run_stage(study, store, Stage::Ablation, trials, args)?;
+        let next = flipped(store)?;
+        if summary.interrupted || next.len() <= decisions.flipped.len() {
+            return Ok(summary.exit_code());
+        }
+        decisions.flipped = next;
+    }
 }
 
 /// `exp pilot`: short trials, then what the full run will cost.
@@ -96,14 +129,20 @@ pub(crate) fn pilot(args: &Running) -> Result<u8> {
         seed: 0,
     };
     let cost = forecast(&store, Stage::Pilot, &planned, &study.folder(), options)?;
+    let results = experiments::analysis::Results::load(&store, study.spec.clone())?;
+    let repetitions = experiments::analysis::pilot::recommend(&results, &full.spec)?;
+    let mut detail = serde_json::to_value(&cost)?;
+    detail["repetitions"] = serde_json::to_value(&repetitions)?;
+    detail["suggested_repetitions"] =
+        serde_json::to_value(experiments::analysis::pilot::overall(&repetitions))?;
     store.append_event(&EventRecord {
         at: now(),
         session_id: summary.session_id.clone(),
         kind: "pilot".to_owned(),
-        detail_json: serde_json::to_value(&cost)?,
+        detail_json: detail.clone(),
     })?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&cost)?);
+        println!("{}", serde_json::to_string_pretty(&detail)?);
     } else {
         let hours = |p: &runner::forecast::Predicted| {
             let of = |h: f64| duration(h * 3600.0);
@@ -123,44 +162,12 @@ pub(crate) fn pilot(args: &Running) -> Result<u8> {
         for (method, (rate, n)) in &cost.failure_rate {
             println!("failed {method}: {:.0}% of {n}", rate * 100.0);
         }
-        suggest_repetitions(&study, &store)?;
+        for line in repetitions.iter().flat_map(experiments::analysis::pilot::Recommendation::lines)
+        {
+            println!("{line}");
+        }
     }
     Ok(summary.exit_code())
-}
-
-/// The repetition count that the pilot's spread asks for, by hypothesis (7.16).
-fn suggest_repetitions(study: &Study, store: &dyn Store) -> Result<()> {
-    use experiments::{analysis, stats};
-    let results = analysis::Results::load(store, study.spec.clone())?;
-    for h in &study.spec.hypotheses {
-        let Some(metric) = study.spec.metric(&h.metric) else { continue };
-        if !results.open(metric) {
-            println!(
-                "repetitions for {}: `{}` is sealed in the pilot; declare a validation metric of the \
-                 same kind to plan by",
-                h.id, h.metric
-            );
-            continue;
-        }
-        let table = analysis::Table::new(&results, metric, analysis::censoring(&results));
-        let (Some(a), Some(b)) = (table.method(&h.better), table.method(&h.worse)) else {
-            continue;
-        };
-        for task in table.complete_tasks() {
-            let (x, y) = table.paired(a, b, task);
-            let spread =
-                stats::Scores::from_runs(&x.iter().zip(&y).map(|(x, y)| x - y).collect::<Vec<_>>());
-            if let Ok(interval) = spread.and_then(|s| {
-                stats::bootstrap(&s, &stats::Aggregate::Mean, &stats::BootstrapOptions::default())
-            }) {
-                println!(
-                    "{} on {}: paired difference in the pilot {interval}",
-                    h.id, table.tasks[task]
-                );
-            }
-        }
-    }
-    Ok(())
 }
 
 /// `exp replay`.
