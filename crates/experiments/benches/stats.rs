@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use experiments::stats::{
-    Aggregate, BayesOptions, BootstrapOptions, IntervalMethod, Matrix, PMethod, Scores,
+    Aggregate, BayesOptions, BootstrapOptions, Correction, IntervalMethod, Matrix, PMethod, Scores,
     WilcoxonOptions, bayes_signed_rank, bootstrap, critical_difference, mann_whitney,
     pairwise_wilcoxon, prob_improvement, wilcoxon,
 };
@@ -30,7 +30,11 @@ fn exact_tests(c: &mut Criterion) {
     let matrix = Matrix::new(20, 10, values(200)).expect("20 x 10 values");
     c.bench_function("all pairs 20 tasks x 10 methods", |b| {
         b.iter(|| {
-            pairwise_wilcoxon(black_box(&matrix), &WilcoxonOptions::default(), Default::default())
+            pairwise_wilcoxon(
+                black_box(&matrix),
+                &WilcoxonOptions::default(),
+                Correction::default(),
+            )
         });
     });
 }

@@ -101,8 +101,8 @@ fn method_curve(
     rule: Censoring,
     results: &Results,
 ) -> Result<Option<MethodCurve>, AnalysisError> {
-    let ends = runs.iter().flat_map(|r| r.points.last()).map(|(b, _)| *b);
-    let starts = runs.iter().flat_map(|r| r.points.first()).map(|(b, _)| *b);
+    let ends = runs.iter().filter_map(|r| r.points.last()).map(|(b, _)| *b);
+    let starts = runs.iter().filter_map(|r| r.points.first()).map(|(b, _)| *b);
     let (Some(end), Some(start)) = (ends.max_by(f64::total_cmp), starts.min_by(f64::total_cmp))
     else {
         return Ok(None);

@@ -248,7 +248,7 @@ fn examine(
         Test::WilcoxonHolm if contrast.tasks.len() < TASKS_FOR_RANK_TESTS => contrast.wilcoxon()?,
         Test::WilcoxonHolm | Test::FriedmanNemenyi => {
             let Some((tested, gate)) = contrast.after_friedman(test, level)? else {
-                claim.test = "Friedman needs two tasks with values of all methods".to_owned();
+                "Friedman needs two tasks with values of all methods".clone_into(&mut claim.test);
                 return Ok(TestOutcome::None);
             };
             claim.notes.push(gate);
@@ -256,7 +256,7 @@ fn examine(
         }
         Test::BayesSignedRank => {
             let Some(bayes) = contrast.bayes(claim.min_effect)? else {
-                claim.test = "the Bayesian test needs two values".to_owned();
+                "the Bayesian test needs two values".clone_into(&mut claim.test);
                 return Ok(TestOutcome::None);
             };
             let [better, equal, worse] = bayes.probs;
@@ -268,9 +268,8 @@ fn examine(
             return Ok(TestOutcome::Posterior { probability, threshold: 1.0 - level });
         }
         Test::Poi => {
-            claim.test =
-                "interval of the probability of improvement against 0.5; outside of the correction"
-                    .to_owned();
+            "interval of the probability of improvement against 0.5; outside of the correction"
+                .clone_into(&mut claim.test);
             let lo = if along { improvement.lo } else { 1.0 - improvement.hi };
             return Ok(TestOutcome::Bound { lo, null: 0.5 });
         }

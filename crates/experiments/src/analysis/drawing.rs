@@ -133,7 +133,7 @@ impl<'a> Sheet<'a> {
                 let rows =
                     summaries.iter().map(|s| s.overall.get(a).map(|(_, i)| estimate(i))).collect();
                 let mut panel = IntervalPanel::new(summaries[0].overall[a].0.to_uppercase(), rows);
-                panel.axis = self.metric.clone();
+                panel.axis.clone_from(&self.metric);
                 panel
             })
             .collect();
@@ -398,8 +398,8 @@ impl<'a> Sheet<'a> {
     }
 
     fn cost(&self) -> Outcome {
-        let methods = &self.analysis.cost.methods;
         type Pick = fn(&super::cost::MethodCost) -> &Option<Interval>;
+        let methods = &self.analysis.cost.methods;
         let kinds: [(&str, &str, Pick); 3] = [
             ("wall time per trial", "s", |c| &c.wall_s),
             ("CPU time per trial", "s", |c| &c.cpu_s),

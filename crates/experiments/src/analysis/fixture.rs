@@ -11,7 +11,7 @@ use crate::{
     trial::Number,
 };
 use serde_json::json;
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, fmt::Write, path::Path};
 
 /// A study of the methods `a`, `b` and `c` on `tasks` tasks, lower `err` (validation) and
 /// `test_err` (test) are better, `score` is the other way round. `more` is appended to the file.
@@ -71,7 +71,7 @@ repetitions = 6
 "#
     );
     for t in 0..tasks {
-        text.push_str(&format!("[[task]]\nname = \"t{t}\"\n"));
+        let _ = writeln!(text, "[[task]]\nname = \"t{t}\"");
     }
     text.push_str(more);
     spec::read(text, Path::new("experiment.toml"), Path::new("."), profile, true)

@@ -9,6 +9,7 @@ use crate::{
     },
 };
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// Power that a plan aims at.
 const POWER: f64 = 0.8;
@@ -167,7 +168,7 @@ fn samples(
     options: &PlanOptions,
 ) -> Vec<(Option<String>, Vec<f64>, PlanOptions)> {
     if tasks.len() >= TASKS_FOR_RANK_TESTS {
-        let mut by_rep: std::collections::BTreeMap<u32, Vec<f64>> = Default::default();
+        let mut by_rep: BTreeMap<u32, Vec<f64>> = BTreeMap::new();
         for t in tasks {
             for (rep, d) in differences(*t) {
                 by_rep.entry(rep).or_default().push(d);
@@ -185,7 +186,7 @@ fn samples(
         .iter()
         .map(|t| {
             let values = differences(*t).into_iter().map(|(_, d)| d).collect();
-            (Some(table.tasks[*t].clone()), values, PlanOptions { test, alpha, ..*options })
+            (Some(table.tasks[*t].clone()), values, PlanOptions { alpha, test, ..*options })
         })
         .collect()
 }

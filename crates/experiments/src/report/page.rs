@@ -4,7 +4,7 @@
 
 use super::number::{duration, p_value, plain, utc, with_interval};
 use crate::{
-    analysis::{Analysis, Results, Verdict, comparison::Pair},
+    analysis::{Analysis, Results, Verdict, comparison::Pair, importance::Shares},
     figures::Figure,
     spec::{Kind, Resolved},
     store::record::Status,
@@ -225,7 +225,7 @@ impl Page {
             left_out: extras.left_out,
             ablation: ablation(analysis, spec),
             importance: importance(analysis),
-            hangs_on_seeds: analysis.shares.as_ref().is_some_and(|s| s.hangs_on_seeds()),
+            hangs_on_seeds: analysis.shares.as_ref().is_some_and(Shares::hangs_on_seeds),
             tuning: tuning(&extras.tuning, analysis),
             sensitivity: sensitivity(analysis),
             flips: analysis.sensitivity.iter().any(|a| a.flips),
