@@ -17,7 +17,17 @@ pub fn with_interval(interval: &Interval) -> String {
     }
     let d = decimals(interval.half_width());
     let few = if interval.has(IntervalFlag::FewRuns) { " (few runs)" } else { "" };
-    format!("{:.d$} [{:.d$}, {:.d$}]{few}", interval.point, interval.lo, interval.hi)
+    let [point, lo, hi] = [interval.point, interval.lo, interval.hi].map(|x| fixed(x, d));
+    format!("{point} [{lo}, {hi}]{few}")
+}
+
+/// `x` with `decimals` digits; what rounds to zero has no sign.
+fn fixed(x: f64, decimals: usize) -> String {
+    let text = format!("{x:.decimals$}");
+    match text.strip_prefix('-') {
+        Some(zero) if zero.bytes().all(|b| matches!(b, b'0' | b'.')) => zero.to_owned(),
+        _ => text,
+    }
 }
 
 /// `p = 0.013 (Holm)` or `p < 0.001 (Holm)`.
@@ -71,6 +81,13 @@ mod tests {
         assert_eq!(decimals(0.5), 2);
         assert_eq!(decimals(12.0), 0);
         assert_eq!(decimals(0.0), 4);
+    }
+
+    #[test]
+    fn zero_has_no_sign() {
+        assert_eq!(fixed(-0.00001, 4), "0.0000");
+        assert_eq!(fixed(-0.0, 0), "0");
+        assert_eq!(fixed(-0.26, 1), "-0.3");
     }
 
     #[test]
