@@ -64,7 +64,7 @@ figures = ["intervals", "profile", "cd", "curves", "ecdf", "poi", "importance", 
              min_effect = 0.01\ntest = \"wilcoxon\""
         );
     }
-    spec::read(text, Path::new("experiment.toml"), Path::new("."), spec::FULL, true)
+    spec::read(&text, Path::new("experiment.toml"), Path::new("."), spec::FULL, true)
         .unwrap_or_else(|e| panic!("{e}"))
 }
 

@@ -5,6 +5,7 @@
 //! [`trial`]. The [`runner`] holds it to its limits and commits what it reports to the [`store`];
 //! [`stats`], [`figures`], [`analysis`] and [`report`] turn rows into verdicts, and the
 //! [`checklist`] says what is not satisfied.
+#![cfg_attr(test, allow(clippy::float_cmp, reason = "tests compare exactly what must be exact"))]
 
 pub mod analysis;
 pub mod checklist;

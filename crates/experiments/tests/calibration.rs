@@ -62,7 +62,8 @@ fn wilcoxon_keeps_its_level() {
     let r = rate(2, |g| wilcoxon(&normals(g, 30), &normals(g, 30)).unwrap().p.two_sided <= ALPHA);
     keeps("Wilcoxon normal, n = 30", r, ALPHA);
     // Five pairs cannot reject at all.
-    assert_eq!(rate(3, |g| wilcoxon(&normals(g, 5), &[0.0; 5]).unwrap().p.two_sided <= ALPHA), 0.0);
+    let never = rate(3, |g| wilcoxon(&normals(g, 5), &[0.0; 5]).unwrap().p.two_sided <= ALPHA);
+    assert!(never <= 0.0, "{never}");
     // Rounded data: ties and zeros. The conditional test is exact for each pattern of ties.
     let r = rate(4, |g| {
         let round = |v: Vec<f64>| v.into_iter().map(|x| (2.0 * x).round()).collect::<Vec<_>>();

@@ -215,7 +215,9 @@ proptest! {
             .map(|i| (seed.wrapping_mul(i + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as f64 + 1.0)
             .collect();
         let total: f64 = w.iter().sum();
-        w.iter_mut().for_each(|v| *v /= total);
+        for v in &mut w {
+            *v /= total;
+        }
         let m = bayes_masses(&x, &y, rope, &[w]).unwrap()[0];
         prop_assert!((m.iter().sum::<f64>() - 1.0).abs() < 1e-9);
         prop_assert!(m.iter().all(|v| *v > -1e-9));
@@ -290,7 +292,7 @@ fn results_do_not_depend_on_threads() {
                 bootstrap(&scores, &Aggregate::Iqm, &bca).unwrap(),
                 performance_profile(&scores, &[1.0, 2.0], &small_bootstrap()).unwrap(),
                 prob_improvement(&scores, &scores.negated(), &small_bootstrap()).unwrap(),
-                bayes_signed_rank(&x, &y, &Default::default()).unwrap(),
+                bayes_signed_rank(&x, &y, &BayesOptions::default()).unwrap(),
             )
         })
     };

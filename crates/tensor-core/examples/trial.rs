@@ -37,7 +37,7 @@ fn main() -> ExitCode {
         .run(moment_carry)
 }
 
-/// Two hidden layers of equal width with ReLU between.
+/// Two hidden layers of equal width with `ReLU` between.
 struct Net {
     layers: [nn::Linear; 3],
 }
@@ -71,7 +71,7 @@ impl Net {
         &self,
         trainer: &mut Trainer<AdamW>,
         width: i64,
-        moments: &MomentPolicy,
+        moments: MomentPolicy,
         seed: &SeedTree,
         probe: &Tensor,
     ) -> Result<f64> {
@@ -81,7 +81,7 @@ impl Net {
             let units = HiddenUnits::between(&layer.weight, layer.bias.as_ref(), &next.weight)?;
             let plan = units
                 .widen(width, &seed.child(at), format!("hidden layer {at} to {width} units"))?
-                .with_moments(moments.clone());
+                .with_moments(moments);
             change = change.max(trainer.grow_checked(&plan, || self.forward(probe))?.relative);
         }
         Ok(change)
@@ -159,15 +159,13 @@ fn moment_carry(request: &Request, log: &mut Log) -> Result<()> {
     let mut curve = Vec::new();
     while used + net.step_flops() <= flops {
         let share = used / flops;
-        if let Some(policy) =
-            moments.as_ref().filter(|_| event < EVENTS.len() && share >= EVENTS[event])
-        {
+        if let Some(policy) = moments.filter(|_| event < EVENTS.len() && share >= EVENTS[event]) {
             event += 1;
             let growth = seed("growth")?.child(event);
             let change = net.widen(&mut trainer, WIDTHS[event], policy, &growth, &validation.x)?;
             ensure!(change < 1e-4, "widening changed the function by {change:e}");
         }
-        if share * POINTS as f64 >= next_point as f64 {
+        if share * POINTS as f64 >= f64::from(next_point) {
             next_point += 1;
             let error = validation.error(&net)?;
             log.point("val_error", step, used, error)?;

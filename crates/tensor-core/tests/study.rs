@@ -1,5 +1,4 @@
 //! The studies of this crate: their split files are the ones that their origin names.
-#![expect(clippy::unwrap_used, reason = "a test stops at what it did not expect")]
 
 use datasets::{
     digits,

@@ -450,8 +450,7 @@ mod tests {
     #[test]
     fn missing_pairs_are_left_out_and_told() {
         let lost = |t: &PlannedTrial| match (t.method.as_str(), t.rep) {
-            ("a", 7) => Did::Pending,
-            ("b", 2 | 3) => Did::Pending,
+            ("a", 7) | ("b", 2 | 3) => Did::Pending,
             _ => shifted(0.1, 0.02)(t),
         };
         let claim = one(1, 12, "test = \"wilcoxon\"", lost);

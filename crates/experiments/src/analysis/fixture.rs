@@ -74,7 +74,7 @@ repetitions = 6
         let _ = writeln!(text, "[[task]]\nname = \"t{t}\"");
     }
     text.push_str(more);
-    spec::read(text, Path::new("experiment.toml"), Path::new("."), profile, true)
+    spec::read(&text, Path::new("experiment.toml"), Path::new("."), profile, true)
         .unwrap_or_else(|e| panic!("{e}"))
 }
 

@@ -238,6 +238,7 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fmt::Write as _;
 
     /// Method `b` is better than `a` by one on every task; `c` is worse.
     fn file(n_tasks: usize, reps: usize) -> String {
@@ -246,7 +247,7 @@ mod tests {
             for r in 0..reps {
                 let base = (t * 7 % 5) as f64 + (r * 3 % 4) as f64 * 0.1;
                 for (m, shift) in [("a", 0.0), ("b", 1.0 + 0.01 * t as f64), ("c", -0.5)] {
-                    text += &format!("{m},task{t},{r},{}\n", base + shift);
+                    writeln!(text, "{m},task{t},{r},{}", base + shift).unwrap();
                 }
             }
         }

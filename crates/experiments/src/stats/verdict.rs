@@ -168,7 +168,12 @@ impl TestOutcome {
         match self {
             Self::P { adjusted, alpha, agrees } => {
                 let side = if agrees { "" } else { ", on the opposite side" };
-                format!("adjusted p = {adjusted:.4} at alpha = {alpha}{side}")
+                let p = if adjusted < 1e-4 {
+                    "< 0.0001".to_owned()
+                } else {
+                    format!("= {adjusted:.4}")
+                };
+                format!("adjusted p {p} at alpha = {alpha}{side}")
             }
             Self::Posterior { probability, threshold } => {
                 format!("posterior probability {probability:.3} of {threshold} needed")
