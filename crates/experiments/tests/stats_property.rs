@@ -2,11 +2,11 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use experiments::stats::{
-    Aggregate, BootstrapOptions, Correction, FriedmanOptions, IntervalMethod, Matrix, PMethod,
-    Scores, WilcoxonOptions, ZeroMethod, a12, adjust, bayes_masses, bayes_signed_rank, bootstrap,
-    critical_difference, expected_running_time, friedman, improvement_test, iqm, mann_whitney,
-    mid_ranks, paired_difference, performance_profile, prob_improvement, range_quantile, range_sf,
-    wilcoxon, wilcoxon_with,
+    Aggregate, BayesOptions, BootstrapOptions, Correction, FriedmanOptions, IntervalMethod, Matrix,
+    PMethod, Scores, WilcoxonOptions, ZeroMethod, a12, adjust, bayes_masses, bayes_signed_rank,
+    bootstrap, critical_difference, expected_running_time, friedman, improvement_test, iqm,
+    mann_whitney, mid_ranks, paired_difference, performance_profile, prob_improvement,
+    range_quantile, range_sf, wilcoxon, wilcoxon_with,
 };
 use proptest::prelude::*;
 
