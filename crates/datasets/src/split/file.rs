@@ -78,6 +78,10 @@ impl Split {
     /// # Errors
     /// [`Error::Argument`] if a number is beyond what TOML can hold (2^63).
     pub fn to_toml(&self) -> Result<String> {
+        let end = self.parts.iter().flatten().map(|r| r.end).max().unwrap_or(0).max(self.n);
+        if i64::try_from(end).is_err() {
+            return Err(Error::argument("split", "numbers below 2^63", end.to_string()));
+        }
         let part = |part: Part| {
             let ranges = self.ranges(part);
             let pairs = Some(ranges.iter().map(|r| [r.start, r.end]).collect());
@@ -100,7 +104,7 @@ impl Split {
             test: part(Part::Test),
         };
         toml::to_string(&Document { schema: SCHEMA, datasets: vec![written] })
-            .map_err(|e| Error::argument("split", "numbers below 2^63", e.to_string()))
+            .map_err(|e| Error::argument("split", "what TOML can hold", e.to_string()))
     }
 
     /// Reads the split of `dataset` out of a split file in memory and checks all of it. `name` stands
