@@ -81,7 +81,8 @@ pub fn performance_profile_with(
         let mut above = 0.0;
         for j in (0..sorted.len()).rev() {
             above += at_level[j + 1];
-            shares[j] = above / n_tasks;
+            // Twenty sums of twentieths may end a rounding error above 1.
+            shares[j] = (above / n_tasks).min(1.0);
         }
         shares
     };
