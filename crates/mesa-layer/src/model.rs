@@ -117,7 +117,11 @@ pub enum BlockMixer {
 }
 
 impl BlockMixer {
-    fn forward(&self, x: &Tensor, past: Option<&LayerState>) -> Result<Mixed> {
+    /// Mixes `x: [batch, seq_len, d_model]` after the tokens in `past`.
+    ///
+    /// # Errors
+    /// Those of the layer.
+    pub fn forward(&self, x: &Tensor, past: Option<&LayerState>) -> Result<Mixed> {
         match self {
             Self::Heads(layer) => layer.forward(x, past),
             Self::Hawk(layer) => layer.forward(x, past),

@@ -173,14 +173,15 @@ impl Task {
         }
     }
 
-    /// Sequences as `ids` and `targets`, `[batch, seq_len]` of `Int64`; shorter ones are filled up at the
-    /// end with id 0, which does not count.
+    /// The sequences of some seeds as `ids` and `targets`, `[batch, seq_len]` of `Int64`; shorter ones are
+    /// filled up at the end with id 0, which does not count.
     ///
     /// # Errors
     /// [`Error::Torch`] when memory runs out.
-    pub fn batch(&self, batch: usize, seed: &SeedTree) -> Result<(Tensor, Tensor)> {
+    pub fn batch(&self, seeds: &[u64]) -> Result<(Tensor, Tensor)> {
+        let batch = seeds.len();
         let drawn: Vec<Sequence> =
-            (0..batch).map(|i| self.draw(&mut seed.child(i).rng())).collect();
+            seeds.iter().map(|seed| self.draw(&mut SeedTree::new(*seed).rng())).collect();
         let longest = drawn.iter().map(|s| s.ids.len()).max().unwrap_or(0);
         let fill = |f: fn(&Sequence) -> &Vec<i64>, with: i64| {
             let rows = drawn.iter().flat_map(|s| {
@@ -451,15 +452,16 @@ impl Validate for LinearDynamics {
 }
 
 impl LinearDynamics {
-    /// Sequences `[batch, seq_len, d_obs]` in float64.
+    /// The sequences of some seeds, `[batch, seq_len, d_obs]` in float64.
     ///
     /// # Errors
     /// [`Error::Torch`] when memory runs out.
-    pub fn batch(&self, batch: usize, seed: &SeedTree) -> Result<Tensor> {
+    pub fn batch(&self, seeds: &[u64]) -> Result<Tensor> {
+        let batch = seeds.len();
         let (n, m) = (self.d_hidden as usize, self.d_obs as usize);
         let mut values = Vec::with_capacity(batch * self.seq_len as usize * m);
-        for row in 0..batch {
-            let mut rng = seed.child(row).rng();
+        for seed in seeds {
+            let mut rng = SeedTree::new(*seed).rng();
             let w = orthogonal(n, &mut rng);
             let mut normal = |std: f64| -> f64 { std * rng.sample::<f64, _>(StandardNormal) };
             let mix: Option<Vec<f64>> =
@@ -612,22 +614,22 @@ mod tests {
             assert_eq!(s.targets[39], s.ids.iter().sum::<i64>() % 2);
         });
         let task = Task::RegularLanguage { max_symbols: 18 };
-        let (ids, targets) = task.batch(4, &SeedTree::new(1)).unwrap();
+        let (ids, targets) = task.batch(&[1, 2, 3, 4]).unwrap();
         assert_eq!((ids.size(), ids.size()[0]), (targets.size(), 4));
-        assert_eq!(task.batch(4, &SeedTree::new(1)).unwrap().0, ids);
+        assert_eq!(task.batch(&[1, 2, 3, 4]).unwrap().0, ids);
     }
 
     #[test]
     fn noiseless_dynamics_keep_their_length() {
         let task = LinearDynamics { noise_std: 0.0, ..LinearDynamics::default() };
         task.check().unwrap();
-        let x = task.batch(3, &SeedTree::new(2)).unwrap();
+        let x = task.batch(&[1, 2, 3]).unwrap();
         assert_eq!(x.size(), [3, 50, 10]);
         let norms = x.square().sum_dim_intlist([-1].as_slice(), true, None);
         let off = (&norms - norms.narrow(1, 0, 1)).abs().max().double_value(&[]);
         assert!(off < 1e-10, "{off:e}");
         let seen = LinearDynamics { d_obs: 5, d_hidden: 15, ..LinearDynamics::default() };
-        assert_eq!(seen.batch(2, &SeedTree::new(2)).unwrap().size(), [2, 50, 5]);
+        assert_eq!(seen.batch(&[1, 2]).unwrap().size(), [2, 50, 5]);
     }
 
     #[test]

@@ -183,15 +183,30 @@ pub(super) fn dot<S: Simd>(a: &[f32], b: &[f32]) -> f32 {
     let mut lanes = [0.0_f32; PAD];
     // SAFETY: `n` floats in both, a multiple of `LANES`; `lanes` holds the longest vector.
     unsafe {
-        let mut sum = S::zero();
+        // Four chains of sums, for one alone would wait for each product.
+        let one = S::splat(1.0);
+        let mut sums = [S::zero(); 4];
         let mut i = 0;
         while i < n {
-            sum = S::fma(S::load(a.as_ptr().add(i)), S::load(b.as_ptr().add(i)), sum);
-            i += S::LANES;
+            for sum in &mut sums {
+                if i < n {
+                    *sum = S::fma(S::load(a.as_ptr().add(i)), S::load(b.as_ptr().add(i)), *sum);
+                    i += S::LANES;
+                }
+            }
         }
+        let [s0, s1, s2, s3] = sums;
+        let sum = S::fma(one, S::fma(one, s0, s1), S::fma(one, s2, s3));
         S::store(lanes.as_mut_ptr(), sum);
     }
-    lanes[..S::LANES].iter().sum()
+    let mut width = S::LANES / 2;
+    while width > 0 {
+        for i in 0..width {
+            lanes[i] += lanes[i + width];
+        }
+        width /= 2;
+    }
+    lanes[0]
 }
 
 /// `y = a x + b y`.

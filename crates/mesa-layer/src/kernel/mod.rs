@@ -165,3 +165,113 @@ unsafe fn with_avx512(work: impl Work) {
 unsafe fn with_avx2(work: impl Work) {
     work.run::<Avx2>();
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Numbers from -1 to 1 that look random.
+    fn numbers(n: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1_u32 << 23) as f32 - 1.0
+        };
+        (0..n).map(|_| next()).collect()
+    }
+
+    fn off(a: &[f32], b: &[f32]) -> f32 {
+        let scale = b.iter().fold(1e-6_f32, |m, x| m.max(x.abs()));
+        a.iter().zip(b).fold(0.0_f32, |m, (a, b)| m.max((a - b).abs())) / scale
+    }
+
+    #[test]
+    fn every_instruction_set_gives_the_same_answer() {
+        let (heads, t, d, e) = (2, 41, 20, 9);
+        let rows = heads * t;
+        let [q, k, v] = [(d, 1), (d, 2), (e, 3)].map(|(w, seed)| numbers(rows * w, seed));
+        let g: Vec<f32> = numbers(rows, 4).iter().map(|x| 0.1 * (x - 1.0)).collect();
+        let beta: Vec<f32> = numbers(rows, 5).iter().map(|x| 0.5 * (x + 1.0)).collect();
+        let ridge = vec![0.5; heads * d];
+        let (h_kk, g_kv) = (vec![0.0; heads * d * d], numbers(heads * d * e, 6));
+        for precondition in [false, true] {
+            let p = Problem {
+                batch: 1,
+                seq_len: t,
+                heads,
+                d,
+                e,
+                chunk: 16,
+                q: &q,
+                k: &k,
+                v: &v,
+                g: &g,
+                beta: &beta,
+                ridge: &ridge,
+                h_kk: &h_kk,
+                g_kv: &g_kv,
+            };
+            let cg = Cg {
+                max_steps: 60,
+                start_diag: true,
+                start_preconditioned: false,
+                precondition,
+                rule: Rule::Query(1e-6),
+            };
+            let run = |level| {
+                let out = forward(&p, &cg, level);
+                let back = backward(&p, &cg, level, &out.x, [&v, &h_kk, &g_kv]);
+                (out, back)
+            };
+            let (want, want_back) = run(Level::Portable);
+            assert!(want.steps.iter().all(|s| (1..60).contains(s)));
+            for level in levels() {
+                let (out, back) = run(level);
+                for (name, a, b) in [
+                    ("o", &out.o, &want.o),
+                    ("x", &out.x, &want.x),
+                    ("h_kk", &out.h_kk, &want.h_kk),
+                    ("dq", &back.q, &want_back.q),
+                    ("dk", &back.k, &want_back.k),
+                    ("dv", &back.v, &want_back.v),
+                    ("dg", &back.g, &want_back.g),
+                    ("dbeta", &back.beta, &want_back.beta),
+                    ("dridge", &back.ridge, &want_back.ridge),
+                ] {
+                    let off = off(a, b);
+                    assert!(off < 1e-4, "{level:?}, {precondition}: {name} off by {off:e}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_factor_times_its_inverse_is_one() {
+        let n = 16;
+        let mut a = vec![0.0_f32; n * n];
+        for i in 0..n {
+            for j in 0..n {
+                a[i * n + j] = 1.0 / (1.0 + (i as f32 - j as f32).abs());
+            }
+            a[i * n + i] += 0.5;
+        }
+        let matrix = a.clone();
+        assert!(matrix::cholesky::<Portable>(&mut a, n));
+        let mut w = vec![0.0; n * n];
+        matrix::invert_upper::<Portable>(&a, n, &mut w);
+        // W W^T = A^-1, so A W W^T = 1
+        for i in 0..n {
+            for j in 0..n {
+                let mut sum = 0.0_f32;
+                for k in 0..n {
+                    let inverse: f32 = (0..n).map(|l| w[k * n + l] * w[j * n + l]).sum();
+                    sum += matrix[i * n + k] * inverse;
+                }
+                let want = if i == j { 1.0 } else { 0.0 };
+                assert!((sum - want).abs() < 1e-5, "{i}, {j}: {sum}");
+            }
+        }
+        let mut bad = vec![0.0; n * n];
+        assert!(!matrix::cholesky::<Portable>(&mut bad, n));
+    }
+}

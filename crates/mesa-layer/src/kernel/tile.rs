@@ -246,7 +246,11 @@ impl Tile {
                 Rule::Query(eps) => eps * eps * w.bound[i],
             };
         }
-        self.direction::<S>(preconditioned, rows);
+        if preconditioned {
+            self.apply_inverse::<S>(rows);
+        } else {
+            self.work.z[..rows * d].copy_from_slice(&self.work.r[..rows * d]);
+        }
         let w = &mut self.work;
         let mut alive: Vec<bool> = Vec::with_capacity(rows);
         for i in 0..rows {
@@ -276,10 +280,13 @@ impl Tile {
                     alive[i] = false;
                 }
             }
-            self.direction::<S>(preconditioned, rows);
+            if preconditioned {
+                self.apply_inverse::<S>(rows);
+            }
             let w = &mut self.work;
             for i in 0..rows {
-                let (r, z) = (&w.r[i * d..][..d], &w.z[i * d..][..d]);
+                let r = &w.r[i * d..][..d];
+                let z = if preconditioned { &w.z[i * d..][..d] } else { r };
                 let next = dot::<S>(r, z);
                 w.norm[i] = if preconditioned { dot::<S>(r, r) } else { next };
                 if !(alive[i] && next > 0.0 && next.is_finite() && w.norm[i] > w.bound[i]) {
@@ -362,17 +369,6 @@ impl Tile {
             let (from, lower) = (&self.spare[j..], &self.inverse_t[j * d + j..]);
             gemm::<S>([rows, n, d - j], from, d, lower, d, &mut w.z[j..], d, false);
             j += n;
-        }
-    }
-
-    /// `z = M^-1 r`, or `r` itself.
-    #[inline(always)]
-    fn direction<S: Simd>(&mut self, preconditioned: bool, rows: usize) {
-        if preconditioned {
-            self.apply_inverse::<S>(rows);
-        } else {
-            let n = rows * self.d;
-            self.work.z[..n].copy_from_slice(&self.work.r[..n]);
         }
     }
 
