@@ -116,18 +116,19 @@ fn method_curve(
         resamples: declared.resamples.min(RESAMPLES as usize),
         ..declared
     };
-    let mut points = Vec::new();
+    let mut grid: Vec<(f64, Scores)> = Vec::new();
     for i in 0..GRID {
         let budget = start + (end - start) * i as f64 / (GRID - 1) as f64;
         let values: Vec<f64> = runs.iter().filter_map(|r| r.at(budget, worst)).collect();
-        if values.is_empty() || points.last().is_some_and(|(b, _)| *b >= budget) {
+        if values.is_empty() || grid.last().is_some_and(|(b, _)| *b >= budget) {
             continue;
         }
-        // The same seed at each grid point draws the same runs, so the band is over whole curves.
-        let scores = Scores::from_runs(&values)?;
-        let fit = stats::Aggregate::Iqm;
-        points.push((budget, stats::bootstrap(&scores, &fit, &options)?));
+        grid.push((budget, Scores::from_runs(&values)?));
     }
+    // The same seed at each grid point draws the same runs, so the band is over whole curves.
+    let fits: Vec<_> = grid.iter().map(|(_, scores)| (scores, stats::Aggregate::Iqm)).collect();
+    let bands = stats::bootstrap_each(&fits, &options)?;
+    let points = grid.iter().map(|(budget, _)| *budget).zip(bands).collect();
     let failed =
         runs.iter().filter(|r| !r.finished).filter_map(|r| r.points.last().copied()).collect();
     Ok(Some(MethodCurve { method: method.to_owned(), points, failed }))

@@ -3,7 +3,7 @@
 use super::{AnalysisError, results::Results, summary::bootstrap_options};
 use crate::{
     plan::Stage,
-    stats::{self, Interval, Scores},
+    stats::{self, Aggregate, Interval, Scores},
     store::record::{AttemptRecord, Status},
 };
 use serde::Serialize;
@@ -81,24 +81,29 @@ pub fn study_cost(results: &Results) -> Result<StudyCost, AnalysisError> {
         }
     }
     let options = bootstrap_options(&results.spec);
-    let mean = |values: Vec<f64>| -> Result<Option<Interval>, AnalysisError> {
-        if values.is_empty() {
-            return Ok(None);
-        }
-        let scores = Scores::from_runs(&values)?;
-        Ok(Some(stats::bootstrap(&scores, &stats::Aggregate::Mean, &options)?))
-    };
     let mut methods = Vec::new();
     for method in &results.spec.methods {
         let runs = finished.remove(method.name.as_str()).unwrap_or_default();
-        let pick =
-            |f: &dyn Fn(&AttemptRecord) -> f64| runs.iter().map(|a| f(a)).collect::<Vec<f64>>();
+        let pick = |f: &dyn Fn(&AttemptRecord) -> Option<f64>| {
+            let values: Vec<f64> = runs.iter().filter_map(|a| f(a)).collect();
+            if values.is_empty() { Ok(None) } else { Scores::from_runs(&values).map(Some) }
+        };
+        let measures = [
+            pick(&|a| Some(a.wall_s))?,
+            pick(&|a| Some(a.cpu_user_s + a.cpu_sys_s))?,
+            pick(&|a| Some(a.peak_rss_kib as f64 / 1024.0))?,
+            pick(&|a| a.budget_used)?,
+        ];
+        let measured: Vec<_> = measures.iter().flatten().map(|s| (s, Aggregate::Mean)).collect();
+        let mut means = stats::bootstrap_each(&measured, &options)?.into_iter();
+        let [wall_s, cpu_s, peak_mib, budget] =
+            measures.each_ref().map(|scores| scores.as_ref().and_then(|_| means.next()));
         methods.push(MethodCost {
             method: method.name.clone(),
-            wall_s: mean(pick(&|a| a.wall_s))?,
-            cpu_s: mean(pick(&|a| a.cpu_user_s + a.cpu_sys_s))?,
-            peak_mib: mean(pick(&|a| a.peak_rss_kib as f64 / 1024.0))?,
-            budget: mean(runs.iter().filter_map(|a| a.budget_used).collect())?,
+            wall_s,
+            cpu_s,
+            peak_mib,
+            budget,
             outcomes: outcomes.remove(method.name.as_str()).unwrap_or_default(),
         });
     }

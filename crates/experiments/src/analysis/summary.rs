@@ -135,22 +135,24 @@ pub fn summaries(table: &Table, spec: &Resolved) -> Result<Vec<MethodSummary>, A
         if !tasks.is_empty() {
             let scores = scores(table, spec, m, &tasks)?;
             runs = scores.n_values();
-            for aggregate in aggregates(spec) {
-                let fit = aggregate.for_scores(&scores);
-                overall.push((fit.name().to_owned(), stats::bootstrap(&scores, &fit, &options)?));
+            let fits: Vec<_> =
+                aggregates(spec).into_iter().map(|a| (&scores, a.for_scores(&scores))).collect();
+            let intervals = stats::bootstrap_each(&fits, &options)?;
+            overall.extend(fits.iter().map(|(_, a)| a.name().to_owned()).zip(intervals));
+        }
+        let mut with_runs = Vec::new();
+        for t in 0..table.tasks.len() {
+            let runs = table.runs(m, t);
+            if !runs.is_empty() {
+                with_runs.push((t, Scores::from_runs(&runs)?));
             }
         }
-        let per_task = (0..table.tasks.len())
-            .map(|t| {
-                let runs = table.runs(m, t);
-                if runs.is_empty() {
-                    return Ok(None);
-                }
-                let scores = Scores::from_runs(&runs)?;
-                let fit = aggregate(spec).for_scores(&scores);
-                Ok(Some(stats::bootstrap(&scores, &fit, &options)?))
-            })
-            .collect::<Result<Vec<_>, AnalysisError>>()?;
+        let fits: Vec<_> =
+            with_runs.iter().map(|(_, s)| (s, aggregate(spec).for_scores(s))).collect();
+        let mut per_task = vec![None; table.tasks.len()];
+        for ((t, _), interval) in with_runs.iter().zip(stats::bootstrap_each(&fits, &options)?) {
+            per_task[*t] = Some(interval);
+        }
         all.push(MethodSummary {
             method: method.clone(),
             overall,

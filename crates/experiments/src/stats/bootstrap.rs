@@ -16,11 +16,17 @@ use super::aggregate::Aggregate;
 use super::error::{Result, degenerate, need, open_unit, out_of_range};
 use super::interval::{Interval, IntervalFlag, IntervalMethod, Jackknife, Sizes, from_replicates};
 use super::scores::{Draw, Indices, Scores};
+use super::tally::Tally;
 
 /// A number computed from scores; closures `Fn(&Scores) -> f64` and [`Aggregate`] are statistics.
 pub trait Statistic: Sync {
     /// The value on `scores`. `scratch` is a buffer that keeps its capacity between calls.
     fn eval(&self, scores: &Scores, scratch: &mut Vec<f64>) -> f64;
+
+    /// Whether this is [`Aggregate::Iqm`], which replicates can count instead of select.
+    fn is_iqm(&self) -> bool {
+        false
+    }
 }
 
 impl<F: Fn(&Scores) -> f64 + Sync> Statistic for F {
@@ -32,6 +38,36 @@ impl<F: Fn(&Scores) -> f64 + Sync> Statistic for F {
 impl Statistic for Aggregate {
     fn eval(&self, scores: &Scores, scratch: &mut Vec<f64>) -> f64 {
         self.of_with(scores, scratch)
+    }
+
+    fn is_iqm(&self) -> bool {
+        *self == Self::Iqm
+    }
+}
+
+/// A statistic of some scores, made ready to be taken on many draws.
+enum Prepared<'a, S> {
+    Counted(Tally),
+    Gathered(&'a Scores, &'a S),
+}
+
+impl<'a, S: Statistic> Prepared<'a, S> {
+    fn new(scores: &'a Scores, statistic: &'a S) -> Self {
+        if statistic.is_iqm() {
+            Self::Counted(Tally::new(scores))
+        } else {
+            Self::Gathered(scores, statistic)
+        }
+    }
+
+    fn of_draw(&self, work: &mut Work) -> f64 {
+        match self {
+            Self::Counted(tally) => tally.iqm(&work.draw, &mut work.counts),
+            Self::Gathered(scores, statistic) => {
+                work.first.gather(scores, &work.draw);
+                statistic.eval(&work.first, &mut work.scratch)
+            }
+        }
     }
 }
 
@@ -183,11 +219,51 @@ pub fn replicates(
     resampling: &Resampling<'_>,
 ) -> Result<Vec<f64>> {
     let drawer = resampling.drawer(scores, 0)?;
+    let prepared = Prepared::new(scores, statistic);
     collect(resampling.count(), |b, work| {
         drawer.draw(b, &mut work.draw);
-        work.first.gather(scores, &work.draw);
-        statistic.eval(&work.first, &mut work.scratch)
+        prepared.of_draw(work)
     })
+}
+
+/// Intervals of several statistics, each the same as [`bootstrap`] alone gives. Neighbours whose
+/// scores have the same shape share their draws, which are most of the work.
+///
+/// # Errors
+/// As [`bootstrap`].
+pub fn bootstrap_each<S: Statistic>(
+    parts: &[(&Scores, S)],
+    options: &BootstrapOptions,
+) -> Result<Vec<Interval>> {
+    let mut all = Vec::with_capacity(parts.len());
+    let resampling = Resampling::Seeded(options);
+    for group in parts.chunk_by(|(a, _), (b, _)| a.same_shape(b).is_ok()) {
+        let drawer = resampling.drawer(group[0].0, 0)?;
+        let prepared: Vec<_> =
+            group.iter().map(|(s, statistic)| Prepared::new(s, statistic)).collect();
+        let mut rows = vec![0.0; options.resamples * group.len()];
+        rows.par_chunks_mut(group.len()).enumerate().for_each_init(
+            Work::default,
+            |work, (b, row)| {
+                drawer.draw(b, &mut work.draw);
+                for (value, part) in row.iter_mut().zip(&prepared) {
+                    *value = part.of_draw(work);
+                }
+            },
+        );
+        for (column, (scores, statistic)) in group.iter().enumerate() {
+            let values = rows.iter().skip(column).step_by(group.len()).copied().collect();
+            all.push(interval_of(
+                scores,
+                statistic,
+                &resampling,
+                values,
+                options.level,
+                options.method,
+            )?);
+        }
+    }
+    Ok(all)
 }
 
 /// Buffers of one worker thread.
@@ -196,24 +272,36 @@ pub(crate) struct Work {
     pub(crate) first: Scores,
     pub(crate) second: Scores,
     pub(crate) scratch: Vec<f64>,
+    counts: Vec<u32>,
+}
+
+impl Default for Work {
+    fn default() -> Self {
+        Self {
+            draw: Draw::default(),
+            first: Scores::buffer(),
+            second: Scores::buffer(),
+            scratch: Vec::new(),
+            counts: Vec::new(),
+        }
+    }
 }
 
 pub(crate) fn collect(
     count: usize,
     replicate: impl Fn(usize, &mut Work) -> f64 + Sync,
 ) -> Result<Vec<f64>> {
-    let new = || Work {
-        draw: Draw::default(),
-        first: Scores::buffer(),
-        second: Scores::buffer(),
-        scratch: Vec::new(),
-    };
     let values: Vec<f64> =
-        (0..count).into_par_iter().map_init(new, |work, b| replicate(b, work)).collect();
+        (0..count).into_par_iter().map_init(Work::default, |work, b| replicate(b, work)).collect();
+    without_nan(&values)?;
+    Ok(values)
+}
+
+fn without_nan(values: &[f64]) -> Result<()> {
     if values.iter().any(|v| v.is_nan()) {
         return degenerate("statistic", "it is NaN on a bootstrap replicate");
     }
-    Ok(values)
+    Ok(())
 }
 
 /// Interval of a statistic by resampling, for every task independently, its runs.
@@ -251,9 +339,21 @@ pub fn bootstrap_with(
     method: IntervalMethod,
 ) -> Result<Interval> {
     open_unit("level", level)?;
-    let mut scratch = Vec::new();
-    let point = statistic.eval(scores, &mut scratch);
     let values = replicates(scores, statistic, resampling)?;
+    interval_of(scores, statistic, resampling, values, level, method)
+}
+
+/// The interval from the replicates of one statistic.
+fn interval_of(
+    scores: &Scores,
+    statistic: &impl Statistic,
+    resampling: &Resampling<'_>,
+    values: Vec<f64>,
+    level: f64,
+    method: IntervalMethod,
+) -> Result<Interval> {
+    without_nan(&values)?;
+    let point = statistic.eval(scores, &mut Vec::new());
     let leave_out = || jackknife(scores, |left| statistic.eval(&left, &mut Vec::new()));
     let interval =
         from_replicates(point, values, level, method, Some(sizes(scores, resampling)), leave_out)?;
@@ -275,11 +375,10 @@ pub fn paired_difference(
     let resampling = Resampling::Seeded(options);
     let drawer = resampling.drawer(x, 0)?;
     let point = difference(statistic, x, y, &mut Vec::new());
+    let (first, second) = (Prepared::new(x, statistic), Prepared::new(y, statistic));
     let values = collect(options.resamples, |b, work| {
         drawer.draw(b, &mut work.draw);
-        work.first.gather(x, &work.draw);
-        work.second.gather(y, &work.draw);
-        difference(statistic, &work.first, &work.second, &mut work.scratch)
+        first.of_draw(work) - second.of_draw(work)
     })?;
     let leave_out = || {
         left_out(x)

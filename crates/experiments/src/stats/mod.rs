@@ -59,6 +59,7 @@
 //! Section numbers are those of the specification of the crate.
 
 pub mod table;
+mod tally;
 
 mod ablation;
 mod aggregate;
@@ -95,8 +96,8 @@ pub use bayes::{
     BayesDecision, BayesOptions, BayesSignedRank, bayes_masses, bayes_signed_rank, bayes_summary,
 };
 pub use bootstrap::{
-    BootstrapOptions, Resampling, Statistic, bootstrap, bootstrap_with, independent_difference,
-    mean_interval, paired_difference, replicates,
+    BootstrapOptions, Resampling, Statistic, bootstrap, bootstrap_each, bootstrap_with,
+    independent_difference, mean_interval, paired_difference, replicates,
 };
 pub use choice::{
     Analysis, Choice, DeclaredTest, Design, TASKS_FOR_RANK_TESTS, Unit, check_declared, choose,
