@@ -279,6 +279,100 @@ fn changed_plans_and_failed_trials_are_told() {
     assert!(log.contains("AssertionError"), "{log}");
 }
 
+/// A program whose five parameters are worth 0.05, 0.3, 0.01, 0.2 and 0.1, and nothing together.
+const FIVE_PARAMETERS: &str = r#"
+import json, os, random, sys
+if "--describe" in sys.argv:
+    print("{}")
+    sys.exit()
+request = json.load(sys.stdin)
+cell = request["cell"]
+worth = {"a": 0.05, "b": 0.3, "c": 0.01, "d": 0.2, "e": 0.1}
+sides = {p: cell.get(p, "target" if cell["method"] == "new" else "source") for p in worth}
+noise = random.Random(request["seeds"]["init"]).uniform(0, 1)
+error = 1 + noise - sum(w for p, w in worth.items() if sides[p] == "target")
+with open(os.environ["EXP_EVENTS"], "a", buffering=1) as events:
+    log = lambda **event: print(json.dumps(event), file=events)
+    log(t="metric", name="val_error", split="validation", value=error)
+    if "test" in request["splits"]:
+        log(t="metric", name="test_error", split="test", value=error)
+    log(t="done", budget_used=1.0)
+"#;
+
+const ABLATED: &str = r#"
+schema = 1
+id = "demo"
+title = "Which of five parameters helps?"
+question = "What is each parameter worth on the way from the old to the new method?"
+kind = "exploratory"
+program = { command = ["python3", "trial.py"] }
+[[method]]
+name = "new"
+role = "proposed"
+[[method]]
+name = "old"
+role = "baseline-simple"
+[[method]]
+name = "older"
+role = "baseline-strong"
+[[task]]
+name = "t"
+[repetitions]
+count = 3
+root_seed = 1
+streams = ["init"]
+[budget]
+unit = "steps"
+amount = 1
+wall_seconds = 60
+[[metric]]
+name = "test_error"
+split = "test"
+primary = true
+higher_is_better = false
+[[metric]]
+name = "val_error"
+split = "validation"
+higher_is_better = false
+[ablation]
+source = "old"
+target = "new"
+parameters = ["a", "b", "c", "d", "e"]
+[analysis]
+figures = ["ablation"]
+"#;
+
+#[test]
+fn an_ablation_path_is_followed_to_its_end() {
+    let bench = Bench::new();
+    fs::write(bench.path("studies/demo/experiment.toml"), ABLATED).unwrap();
+    fs::write(bench.path("studies/demo/trial.py"), FIVE_PARAMETERS).unwrap();
+    let run = |extra: &[&str]| {
+        bench.good(&[&["run", "demo", "--jobs", "2", "--json", "--dirty"], extra].concat())
+    };
+    let finished = |text: &str| text.lines().filter(|l| json(l)["t"] == "finished").count();
+    // Three methods x 3 repetitions; then the source, and 5 + 4 + 3 + 2 + 1 steps x 3. A run that
+    // is cut short in the middle of the path goes on with it.
+    let first = finished(&run(&["--max-trials", "12"]));
+    let rest = finished(&run(&[]));
+    assert_eq!(first + rest, 9 + 3 * 16, "{first} + {rest}");
+    assert_eq!(finished(&run(&[])), 0, "nothing runs twice");
+
+    let path = json(&bench.good(&["stats", "demo", "--json"]))["ablation"].clone();
+    // The test split is sealed, so the path was chosen and is shown by validation error.
+    assert_eq!(path["metric"], "val_error", "{path}");
+    let steps = path["steps"].as_array().unwrap();
+    let order: Vec<&str> = steps.iter().filter_map(|s| s["parameter"].as_str()).collect();
+    assert_eq!(order, ["b", "d", "e", "a", "c"]);
+    for (step, worth) in steps[1..].iter().zip([0.3, 0.2, 0.1, 0.05, 0.01]) {
+        let found = step["contribution"]["point"].as_f64().unwrap();
+        assert!((found - worth).abs() < 1e-9, "{step}");
+    }
+    bench.good(&["report", "demo"]);
+    let page = fs::read_to_string(bench.path("results/demo/report/index.html")).unwrap();
+    assert!(page.contains("one parameter at a time"), "the page shows the path");
+}
+
 /// The page forbids every request by its own policy, so a browser that wants one says so on its
 /// console, as it does for script errors.
 #[test]
