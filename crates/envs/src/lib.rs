@@ -27,12 +27,14 @@
 
 pub mod ant;
 pub mod arena;
+mod columns;
 mod env;
 mod error;
 mod expert;
 mod file;
 mod layout;
 mod maps;
+mod motion;
 pub mod mujoco;
 mod pinpad;
 mod point;
@@ -52,6 +54,7 @@ pub use error::{Error, Result};
 pub use expert::{Expert, Trajectory};
 pub use layout::{Layout, LayoutFilter};
 pub use maps::Guide;
+pub use motion::{MotionConfig, MotionEpisode, MotionShard, MotionSpec, generate_motion};
 pub use pinpad::{GridConfig, GridPinpad, ObsMode, Ties};
 pub use point::{PointExpert, PointPinpad};
 pub use registry::{Action, DynEnv, MOST_ACTION, NAMES, make};

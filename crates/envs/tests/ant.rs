@@ -2,8 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use envs::{
-    AntConfig, AntExpert, AntPinpad, AntV5, AntV5Config, Autoreset, Env, Frame, Reason, RenderMode,
-    ResetOptions, Stream, Vector, VectorConfig, make,
+    AntConfig, AntExpert, AntPinpad, AntV5, AntV5Config, Autoreset, Env, Frame, MotionConfig,
+    MotionShard, MotionSpec, Reason, RenderMode, ResetOptions, Stream, Vector, VectorConfig,
+    generate_motion, make,
 };
 use rand::RngExt;
 use std::io::Write;
@@ -11,13 +12,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Whether the library is there. If not, says how many tests were skipped, past the harness that
 /// hides the output of tests that pass; with `MUJOCO_REQUIRED` it fails.
-#[expect(clippy::explicit_write, reason = "the harness would keep what eprintln prints")]
 fn physics() -> bool {
     static SKIPPED: AtomicUsize = AtomicUsize::new(0);
     let Err(error) = envs::mujoco::find() else { return true };
     assert!(std::env::var_os("MUJOCO_REQUIRED").is_none(), "{error}");
     let count = SKIPPED.fetch_add(1, Ordering::SeqCst) + 1;
-    writeln!(std::io::stderr(), "SKIPPED {count} tests of the ant so far: {error}").unwrap();
+    // one write, so that lines of tests that run side by side stay whole
+    let line = format!("SKIPPED {count} tests of the ant so far: {error}\n");
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
     let made = make("ant-pinpad", serde_json::Value::Null).err().unwrap().to_string();
     assert!(made.contains("cargo xtask setup --mujoco"), "{made}");
     false
@@ -229,4 +231,38 @@ fn the_ant_is_drawn_from_above() {
     assert_ne!(image, picture(&env));
     let Frame::Ansi(text) = env.render(RenderMode::Ansi).unwrap() else { panic!("pixels") };
     assert!(text.contains('@') && text.contains('#') && text.contains("task ["), "{text}");
+}
+
+/// Data for the ant's pipeline: the file alone gives the episode again, noise included.
+#[test]
+fn expert_motion_replays_to_the_bit() {
+    if !physics() {
+        return;
+    }
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let config = MotionConfig::Ant(AntConfig::default());
+    let spec = MotionSpec { shards: 2, episodes: 2, seed: 1, noise: 0.1, threads: 1 };
+    let files = generate_motion(&config, &spec, one.path()).unwrap();
+    let again =
+        generate_motion(&config, &MotionSpec { threads: 2, ..spec.clone() }, two.path()).unwrap();
+    let mut world = AntPinpad::new(&AntConfig::default()).unwrap();
+    for (file, same) in files.iter().zip(&again) {
+        assert_eq!(std::fs::read(file).unwrap(), std::fs::read(same).unwrap());
+        let shard = MotionShard::read(file).unwrap();
+        assert_eq!((shard.len(), shard.obs_len(), shard.action_len()), (2, 41, 8));
+        for at in 0..shard.len() {
+            let episode = shard.episode(at).unwrap();
+            world.seed(spec.seed, episode.index);
+            world.restart(&ResetOptions::default()).unwrap();
+            let (mut obs, mut reward) = (vec![0.0; 41], 0.0);
+            for (expected, action) in episode.obs.chunks(41).zip(episode.actions.as_chunks::<8>().0)
+            {
+                world.observe(&mut obs).unwrap();
+                assert_eq!(obs, expected);
+                reward += world.advance(&action.map(f64::from)).unwrap().reward;
+            }
+            world.observe(&mut obs).unwrap();
+            assert!(reward == 1.0 && !world.running() && episode.obs.ends_with(&obs));
+        }
+    }
 }

@@ -2,7 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 #![expect(clippy::float_cmp, reason = "zeros, ones and copies are exact")]
 
-use envs::{Env, GridConfig, GridPinpad, Shard, ShardSpec, generate};
+use envs::{
+    ArenaConfig, Env, GridConfig, GridPinpad, MotionConfig, MotionShard, MotionSpec, PointPinpad,
+    ResetOptions, Shard, ShardSpec, generate, generate_motion,
+};
 use std::fs;
 
 fn spec() -> ShardSpec {
@@ -113,4 +116,78 @@ fn absurd_specifications_are_errors() {
     let message = generate(&short, &spec, dir.path()).unwrap_err().to_string();
     assert!(message.contains("successes"), "{message}");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing half done is left");
+}
+
+fn motion() -> MotionSpec {
+    MotionSpec { shards: 2, episodes: 5, seed: 3, noise: 0.2, threads: 1 }
+}
+
+#[test]
+fn motion_comes_back_and_replays_to_the_bit() {
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let arena = ArenaConfig::default();
+    let config = MotionConfig::Point(arena.clone());
+    let files = generate_motion(&config, &motion(), one.path()).unwrap();
+    let again =
+        generate_motion(&config, &MotionSpec { threads: 2, ..motion() }, two.path()).unwrap();
+    let mut world = PointPinpad::new(&arena).unwrap();
+    for (file, same) in files.iter().zip(&again) {
+        assert_eq!(fs::read(file).unwrap(), fs::read(same).unwrap());
+        let shard = MotionShard::read(file).unwrap();
+        assert_eq!((shard.len(), shard.config(), shard.spec()), (5, &config, &motion()));
+        for at in 0..shard.len() {
+            let episode = shard.episode(at).unwrap();
+            world.seed(motion().seed, episode.index);
+            let mut info = world.restart(&ResetOptions::default()).unwrap();
+            assert_eq!(info.task, episode.task);
+            let (mut observations, mut reward) = (episode.obs.chunks(shard.obs_len()), 0.0);
+            let mut obs = vec![0.0; shard.obs_len()];
+            world.observe(&mut obs).unwrap();
+            assert_eq!(observations.next().unwrap(), obs);
+            for (action, subgoal) in
+                episode.actions.as_chunks::<2>().0.iter().zip(&episode.subgoals)
+            {
+                assert_eq!(info.subgoal, i32::from(*subgoal));
+                let step = world.step(&action.map(f64::from)).unwrap();
+                assert_eq!(observations.next().unwrap(), step.obs);
+                (info, reward) = (step.info, reward + step.reward);
+            }
+            assert!(reward == 1.0 && !world.running() && observations.next().is_none());
+        }
+        assert!(shard.episode(5).is_err());
+    }
+    let grid = generate(&GridConfig::default(), &ShardSpec { shards: 1, ..spec() }, one.path());
+    let message = MotionShard::read(&grid.unwrap()[0]).unwrap_err().to_string();
+    assert!(message.contains("about.format"), "{message}");
+}
+
+#[test]
+fn damaged_motion_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = MotionConfig::Point(ArenaConfig::default());
+    let small = MotionSpec { shards: 1, episodes: 1, ..motion() };
+    let file = generate_motion(&config, &small, dir.path()).unwrap().remove(0);
+    let good = fs::read(&file).unwrap();
+    let broken = dir.path().join("broken.safetensors");
+    for length in [0, 7, 100, good.len() / 2, good.len() - 1] {
+        fs::write(&broken, &good[..length]).unwrap();
+        let message = MotionShard::read(&broken).unwrap_err().to_string();
+        assert!(message.contains("broken.safetensors"), "{message}");
+    }
+    let values = 8 + u64::from_le_bytes(good[..8].try_into().unwrap()) as usize;
+    for at in (0..values).chain((values..good.len()).step_by(31)) {
+        let mut bytes = good.clone();
+        bytes[at] ^= 0xff;
+        fs::write(&broken, &bytes).unwrap();
+        if let Ok(shard) = MotionShard::read(&broken) {
+            (0..shard.len()).for_each(|k| drop(shard.episode(k).unwrap()));
+        }
+    }
+    for wrong in [
+        MotionSpec { noise: -0.1, ..motion() },
+        MotionSpec { noise: f64::NAN, ..motion() },
+        MotionSpec { episodes: 0, ..motion() },
+    ] {
+        assert!(generate_motion(&config, &wrong, dir.path()).is_err(), "{wrong:?}");
+    }
 }
