@@ -254,6 +254,19 @@ fn wrong_files_and_words_end_with_code_2() {
     assert!(words(&out.stderr).contains("freeze"), "{}", words(&out.stderr));
 }
 
+/// Of a server the address is said, and its password never.
+#[test]
+#[cfg(not(feature = "postgres"))]
+fn a_server_needs_the_feature_for_it() {
+    let bench = Bench::new();
+    let address = "postgresql://me:secret@host/studies";
+    for verb in ["run", "status"] {
+        let error = bench.ends(2, &[verb, "demo", "--store", address]);
+        assert!(error.contains("postgresql://me:***@host/studies"), "{error}");
+        assert!(error.contains("--features postgres") && !error.contains("secret"), "{error}");
+    }
+}
+
 #[test]
 fn changed_plans_and_failed_trials_are_told() {
     let bench = Bench::new();

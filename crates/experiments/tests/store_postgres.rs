@@ -15,7 +15,10 @@ use experiments::{
         record::{EventRecord, Status},
     },
 };
-use std::time::{Duration, Instant};
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 
 /// A schema of this test alone, removed before and after.
 struct Schema {
@@ -296,4 +299,47 @@ fn ten_thousand_trials_are_planned_claimed_and_counted() {
         let read = (store.trials().unwrap(), store.attempts().unwrap(), store.metrics().unwrap());
         assert_eq!((read.0.len(), read.1.len(), read.2.len()), (10_000, 10_000, 10_000));
     });
+}
+
+/// A study runs on a server by `exp` alone, two runners share it, and its report comes out.
+#[test]
+fn exp_works_on_a_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let exp = |args: &[&str]| {
+        let out = Command::new(assert_cmd::cargo::cargo_bin!("exp"))
+            .args(args)
+            .current_dir(folder.path())
+            .env_remove("EXP_RESULTS")
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        (out.status.code(), text, String::from_utf8_lossy(&out.stderr).into_owned())
+    };
+    // The id becomes the schema.
+    let id = format!("only-exp-{}", std::process::id());
+    let mut schema = Schema::new("exp");
+    let drop = format!("DROP SCHEMA IF EXISTS {} CASCADE", id.replace('-', "_"));
+    let (url, page) = (postgres_url(), format!("results/{id}/report/index.html"));
+    assert_eq!(exp(&["new", &id]).0, Some(0));
+    let on = |verb: &str, more: &[&str]| exp(&[&[verb, &id, "--store", &url], more].concat());
+    let empty = on("report", &[]);
+    assert!(empty.0 == Some(2) && empty.2.contains("no results yet"), "{empty:?}");
+    let smoke = ["--profile", "smoke", "--quiet"];
+    std::thread::scope(|s| {
+        let runners = [s.spawn(|| on("run", &smoke)), s.spawn(|| on("run", &smoke))];
+        for runner in runners {
+            let done = runner.join().unwrap();
+            assert_eq!(done.0, Some(0), "{done:?}");
+        }
+    });
+    let trials = on("trials", &["--csv", "--profile", "smoke"]);
+    let rows: Vec<&str> = trials.1.lines().skip(1).collect();
+    assert_eq!(rows.len(), 24, "{trials:?}");
+    assert!(rows.iter().all(|row| row.contains(",ok,") || row.contains(",ok")), "{trials:?}");
+    assert_eq!(on("report", &["--profile", "smoke"]).0, Some(0));
+    assert!(folder.path().join(page).is_file());
+    let refused = on("backup", &["--profile", "smoke"]);
+    assert!(refused.0 == Some(2) && refused.2.contains("pg_dump"), "{refused:?}");
+    assert!(!folder.path().join("results").join(&id).join("store.db").exists());
+    schema.raw.batch_execute(&drop).unwrap();
 }

@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::place::Place;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -141,9 +142,9 @@ pub(crate) struct Which {
     /// Profile of the spec: full, smoke, pilot, laptop, paper, or one of its own
     #[arg(long, default_value = "full")]
     pub(crate) profile: String,
-    /// Store to use instead of the one below results/
+    /// Store to use instead of the one below results/: a file, or `postgresql://..`
     #[arg(long)]
-    pub(crate) store: Option<PathBuf>,
+    pub(crate) store: Option<Place>,
 }
 
 #[derive(Debug, Args)]
@@ -370,7 +371,7 @@ pub(crate) struct Compare {
     pub(crate) profile: String,
     /// The two stores: first the base, then the one to judge
     #[arg(long = "store", required = true, num_args = 1)]
-    pub(crate) stores: Vec<PathBuf>,
+    pub(crate) stores: Vec<Place>,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

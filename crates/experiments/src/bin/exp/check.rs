@@ -102,7 +102,7 @@ pub(crate) fn freeze(args: &Reading) -> Result<u8> {
     if git.dirty {
         eprintln!("note: the working tree has changes; the frozen revision does not hold them");
     }
-    let new = seal::freeze(&mut store, &hash, git.rev.as_deref(), &study.spec.text, now())?;
+    let new = seal::freeze(&mut *store, &hash, git.rev.as_deref(), &study.spec.text, now())?;
     let word = if new { "frozen" } else { "was frozen already" };
     println!(
         "{} {word}: spec {}, revision {}",
@@ -118,8 +118,8 @@ pub(crate) fn unseal(args: &Unseal) -> Result<u8> {
     let study = Study::find(&args.which)?;
     let mut store = study.open_existing()?;
     let confirmatory = study.spec.kind == Kind::Confirmatory;
-    seal::unseal(&mut store, &args.reason, confirmatory, args.without_freeze, now())?;
-    let looks = seal::state(&store)?.unseals.len();
+    seal::unseal(&mut *store, &args.reason, confirmatory, args.without_freeze, now())?;
+    let looks = seal::state(&*store)?.unseals.len();
     println!("test values of {} may be shown; looks so far: {looks}", study.words());
     Ok(OK)
 }

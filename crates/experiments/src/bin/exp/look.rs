@@ -40,7 +40,7 @@ pub(crate) fn list(args: &Listing) -> Result<u8> {
                     let Ok(study) = Study::find(&which) else { continue };
                     let full = study.spec.profile == "full";
                     if !full
-                        && (!study.store_path.exists()
+                        && (study.find_store()?.is_none()
                             || matches!(study.spec.profile.as_str(), "smoke" | "pilot"))
                     {
                         continue;
@@ -67,10 +67,9 @@ pub(crate) fn list(args: &Listing) -> Result<u8> {
 fn state_of(study: &Study) -> Result<serde_json::Value> {
     let id = &study.spec.id;
     let profile = &study.spec.profile;
-    if !study.store_path.exists() {
+    let Some(store) = study.find_store()? else {
         return Ok(json!({"id": id, "profile": profile, "state": "never run"}));
-    }
-    let store = study.open_existing()?;
+    };
     let trials: Vec<TrialRow> = store.trials()?.into_iter().filter(|t| !t.retired).collect();
     let done = trials.iter().filter(|t| t.status.finished()).count();
     let failed = trials.iter().filter(|t| t.status.finished() && t.status != Status::Ok).count();
@@ -91,7 +90,7 @@ pub(crate) fn status(args: &Watching) -> Result<u8> {
     let study = Study::find(&args.which)?;
     loop {
         let store = study.open_existing()?;
-        let (text, json, open) = status_of(&study, &store)?;
+        let (text, json, open) = status_of(&study, &*store)?;
         if args.json {
             println!("{json}");
         } else {
@@ -251,7 +250,7 @@ pub(crate) fn trials(args: &Trials) -> Result<u8> {
 pub(crate) fn logs(args: &Logs) -> Result<u8> {
     let study = Study::find(&args.one.which)?;
     let store = study.open_existing()?;
-    let row = by_prefix(&store, &args.one.key)?;
+    let row = by_prefix(&*store, &args.one.key)?;
     let attempts = store.attempts()?;
     let wanted = args.attempt.unwrap_or(row.attempt);
     let folder = attempts

@@ -6,6 +6,7 @@ mod check;
 mod look;
 mod make;
 mod move_data;
+mod place;
 mod reproduce;
 mod run;
 mod slurm;

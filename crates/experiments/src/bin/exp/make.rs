@@ -3,6 +3,7 @@
 use crate::{
     FINDING, OK,
     args::{Compare, Figures, New, Reporting, Stats, Which},
+    place::Place,
     study::{Study, now, root},
 };
 use anyhow::{Context, Result, bail};
@@ -23,7 +24,7 @@ use experiments::{
     },
     spec::{self, FigureKind, Resolved},
     stats::{self, table},
-    store::{SqliteStore, Store, export, record::Status},
+    store::{Store, export, record::Status},
 };
 use std::{fs, path::Path};
 
@@ -121,7 +122,7 @@ pub(crate) fn stats(args: &Stats) -> Result<u8> {
 /// Results and analysis of a study.
 pub(crate) fn analysed(study: &Study) -> Result<(Results, Analysis)> {
     let store = study.open_existing()?;
-    let results = Results::load(&store, study.spec.clone())?;
+    let results = Results::load(&*store, study.spec.clone())?;
     let analysis = analysis::analyse(&results)?;
     Ok((results, analysis))
 }
@@ -141,10 +142,9 @@ pub(crate) fn checklist(study: &Study, facts: Option<ReportFacts>) -> Result<Vec
 }
 
 fn findings(study: &Study, facts: Option<ReportFacts>) -> Result<Vec<Finding>> {
-    let evidence = if study.store_path.exists() {
-        Evidence::gather(&study.open_existing()?, study.spec.clone(), facts)?
-    } else {
-        Evidence::of_spec(study.spec.clone())?
+    let evidence = match study.find_store()? {
+        Some(store) => Evidence::gather(&*store, study.spec.clone(), facts)?,
+        None => Evidence::of_spec(study.spec.clone())?,
     };
     Ok(checklist::assess(&evidence))
 }
@@ -197,14 +197,14 @@ pub(crate) fn figures(args: &Figures) -> Result<u8> {
 pub(crate) fn report(args: &Reporting) -> Result<u8> {
     let study = Study::find(&args.which)?;
     let store = study.open_existing()?;
-    let results = Results::load(&store, study.spec.clone())?;
+    let results = Results::load(&*store, study.spec.clone())?;
     let analysis = analysis::analyse(&results)?;
     let command = format!("exp report {}", study.words());
     let (figures, left_out) =
         drawing::figures(&analysis, &study.spec, &study.spec.analysis.figures, &command)?;
     let mut extras = Extras {
         deviations: deviations(&study, &results),
-        tuning: tuning_rows(&study.spec, &study, &store, &results)?,
+        tuning: tuning_rows(&study.spec, &study, &*store, &results)?,
         left_out,
         command,
         reproduce: vec![
@@ -218,7 +218,7 @@ pub(crate) fn report(args: &Reporting) -> Result<u8> {
         generated_at: (!args.no_time).then(now),
         ..Extras::default()
     };
-    let raw = raw_data(&store)?;
+    let raw = raw_data(&*store)?;
     let facts = report::facts::facts(&analysis, &study.spec, &figures, &raw, &extras);
     extras.checklist = checklist(&study, Some(facts))?;
     let folder = study.folder().join("report");
@@ -407,14 +407,15 @@ pub(crate) fn compare(args: &Compare) -> Result<u8> {
     let [base, other] = args.stores.as_slice() else {
         bail!("--store: expected exactly two, found {}", args.stores.len());
     };
-    let load = |path: &Path| -> Result<Results> {
+    let load = |place: &Place| -> Result<Results> {
         let which = Which {
             name: args.name.clone(),
             profile: args.profile.clone(),
-            store: Some(path.to_path_buf()),
+            store: Some(place.clone()),
         };
         let study = Study::find(&which)?;
-        Ok(Results::load(&SqliteStore::open_existing(path)?, study.spec)?)
+        let store = study.open_existing()?;
+        Ok(Results::load(&*store, study.spec)?)
     };
     let (base, other) = (load(base)?, load(other)?);
     let shown = base.spec.metrics.iter().filter(|m| base.open(m) && other.open(m));

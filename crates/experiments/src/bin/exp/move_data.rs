@@ -3,12 +3,13 @@
 use crate::{
     OK,
     args::{Backup, Export, Gc, Import, Merge},
+    place::Place,
     study::{Study, now},
 };
 use anyhow::{Context, Result, bail};
 use experiments::{
     slurm,
-    store::{Store, backup, export, import, merge},
+    store::{SqliteStore, backup, export, import, merge},
 };
 use std::{fs, path::Path};
 
@@ -17,7 +18,7 @@ pub(crate) fn export(args: &Export) -> Result<u8> {
     let study = Study::find(&args.which)?;
     let store = study.open_existing()?;
     fs::create_dir_all(&args.to).with_context(|| format!("make {}", args.to.display()))?;
-    for file in export::write(&store, &args.to)? {
+    for file in export::write(&*store, &args.to)? {
         println!("{}", args.to.join(file).display());
     }
     Ok(OK)
@@ -29,7 +30,7 @@ pub(crate) fn import(args: &Import) -> Result<u8> {
     let text =
         fs::read_to_string(&args.csv).with_context(|| format!("read {}", args.csv.display()))?;
     let mut store = study.open()?;
-    let counts = import::import(&mut store, &study.spec.id, &text, now())?;
+    let counts = import::import(&mut *store, &study.spec.id, &text, now())?;
     println!("{} trials added, {} known before", counts.added, counts.known);
     Ok(OK)
 }
@@ -37,7 +38,8 @@ pub(crate) fn import(args: &Import) -> Result<u8> {
 /// `exp backup`.
 pub(crate) fn backup(args: &Backup) -> Result<u8> {
     let study = Study::find(&args.which)?;
-    let mut store = study.open_existing()?;
+    study.open_existing()?;
+    let mut store = SqliteStore::open_existing(study.place.file("backup")?)?;
     let at = now();
     let to =
         args.to.clone().unwrap_or_else(|| study.folder().join("backups").join(format!("{at}.db")));
@@ -64,7 +66,10 @@ pub(crate) fn merge(args: &Merge) -> Result<u8> {
         }
     }
     // All of them are looked at before anything is written, so that a bad one changes nothing.
-    let target_file = fs::canonicalize(&study.store_path).ok();
+    let target_file = match &study.place {
+        Place::File(path) => fs::canonicalize(path).ok(),
+        Place::Server(_) => None,
+    };
     for path in &sources {
         if target_file.is_some() && fs::canonicalize(path).ok() == target_file {
             bail!("{}: expected another store than the one to merge into", path.display());
@@ -74,7 +79,7 @@ pub(crate) fn merge(args: &Merge) -> Result<u8> {
     let mut target = study.open()?;
     for path in &sources {
         let source = slurm::open_part(path)?;
-        let counts = merge::merge(&mut target, &*source, now())?;
+        let counts = merge::merge(&mut *target, &*source, now())?;
         let from = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let files = merge::copy_files(from, &study.folder())?;
         println!(
@@ -96,7 +101,7 @@ pub(crate) fn merge(args: &Merge) -> Result<u8> {
 pub(crate) fn gc(args: &Gc) -> Result<u8> {
     let study = Study::find(&args.which)?;
     let store = study.open_existing()?;
-    let facts = backup::gc(&store, &study.folder(), args.dry_run)?;
+    let facts = backup::gc(&*store, &study.folder(), args.dry_run)?;
     for folder in &facts.folders {
         println!("{}", folder.display());
     }

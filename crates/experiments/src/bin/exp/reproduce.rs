@@ -7,10 +7,7 @@ use crate::{
     study::{Study, all_files, results_folder},
 };
 use anyhow::Result;
-use experiments::{
-    report::index,
-    store::{Store, record::Status},
-};
+use experiments::{report::index, store::record::Status};
 use std::{collections::BTreeSet, time::Instant};
 
 /// Runs and reports all studies under one profile; a study that fails does not stop the others.
@@ -79,7 +76,7 @@ fn one(which: &Which, args: &Reproduce) -> Result<()> {
     if args.profile != "smoke" {
         // The order that the checklist asks for: pilot, freeze, run, probe, look.
         let study = Study::find(which)?;
-        let fresh = !study.store_path.exists();
+        let fresh = study.find_store()?.is_none();
         if fresh {
             run::pilot(&running)?;
             crate::check::freeze(&crate::args::Reading {
@@ -96,11 +93,11 @@ fn one(which: &Which, args: &Reproduce) -> Result<()> {
         toy(&study, &running)?;
         probe(&study)?;
         let mut store = study.open_existing()?;
-        let looked = !experiments::store::seal::state(&store)?.unseals.is_empty();
+        let looked = !experiments::store::seal::state(&*store)?.unseals.is_empty();
         if !looked && !study.spec.sealed_metrics().is_empty() {
             let confirmatory = study.spec.kind == experiments::spec::Kind::Confirmatory;
             experiments::store::seal::unseal(
-                &mut store,
+                &mut *store,
                 "all trials of the frozen plan finished",
                 confirmatory,
                 false,
@@ -126,7 +123,7 @@ fn toy(study: &Study, running: &Running) -> Result<()> {
     let which = Which {
         name: running.which.name.clone(),
         profile: "smoke".to_owned(),
-        store: Some(study.store_path.clone()),
+        store: Some(study.place.clone()),
     };
     let code = run::run(&Running { which, ..running.clone() })?;
     anyhow::ensure!(code == OK || code == 3, "the smoke run ended with code {code}");
@@ -142,7 +139,7 @@ fn probe(study: &Study) -> Result<()> {
     let which = Which {
         name: study.file.display().to_string(),
         profile: study.spec.profile.clone(),
-        store: Some(study.store_path.clone()),
+        store: Some(study.place.clone()),
     };
     for trial in store.trials()?.into_iter().filter(|t| t.stage == stage && !t.retired) {
         if replayed >= 2 {

@@ -3,6 +3,7 @@
 use crate::{
     FINDING, OK,
     args::{OneTrial, OrderWord, Retry, Running, Which},
+    place::masked,
     study::{Study, now},
 };
 use anyhow::{Context, Result, bail};
@@ -17,7 +18,7 @@ use experiments::{
     },
     spec::Order,
     store::{
-        SqliteStore, Store,
+        Store,
         record::{EventRecord, Status, TrialRow},
     },
 };
@@ -30,53 +31,53 @@ pub(crate) fn run(args: &Running) -> Result<u8> {
     prepare(&mut study, args);
     let stage = study.spec.main_stage();
     let mut store = study.open()?;
-    guard_changes(&study, &mut store, args)?;
+    guard_changes(&study, &mut *store, args)?;
     if study.spec.tuning.is_some() && stage == Stage::Main {
         let trials = study.trials(Stage::Tune, &experiments::plan::Decisions::default())?;
-        let open = open_trials(&store, &trials)?;
+        let open = open_trials(&*store, &trials)?;
         if open > 0 && !args.dry_run {
             eprintln!("stage tune: {open} of {} trials to run", trials.len());
-            let summary = run_stage(&study, &mut store, Stage::Tune, trials, args)?;
+            let summary = run_stage(&study, &mut *store, Stage::Tune, trials, args)?;
             if summary.interrupted {
                 return Ok(summary.exit_code());
             }
             // Part of a search would choose differently from the whole one. With --shard the
             // other parts must be merged first.
             let trials = study.trials(Stage::Tune, &experiments::plan::Decisions::default())?;
-            let open = open_trials(&store, &trials)?;
+            let open = open_trials(&*store, &trials)?;
             if open > 0 {
                 eprintln!("{open} trials of stage tune are open; stage main waits for them");
                 return Ok(summary.exit_code());
             }
         }
     }
-    let decisions = study.decisions(&store)?;
+    let decisions = study.decisions(&*store)?;
     for chosen in &decisions.tuned {
         tracing::info!(method = chosen.method, ?chosen.values, "tuned");
     }
     let trials = study.trials(stage, &decisions)?;
     if args.dry_run {
-        let open = open_trials(&store, &trials)?;
+        let open = open_trials(&*store, &trials)?;
         println!("{open} of {} trials of stage {} are to run", trials.len(), stage.word());
         return Ok(OK);
     }
-    let summary = run_stage(&study, &mut store, stage, trials, args)?;
+    let summary = run_stage(&study, &mut *store, stage, trials, args)?;
     if summary.interrupted || stage != Stage::Main || study.spec.ablation.is_none() {
         return Ok(summary.exit_code());
     }
-    Ok(summary.exit_code().max(ablate(&study, &mut store, decisions, args)?))
+    Ok(summary.exit_code().max(ablate(&study, &mut *store, decisions, args)?))
 }
 
 /// The ablation stage. The cells of a step of a long path follow from the results of the step
 /// before.
 fn ablate(
     study: &Study,
-    store: &mut SqliteStore,
+    store: &mut dyn Store,
     mut decisions: experiments::plan::Decisions,
     args: &Running,
 ) -> Result<u8> {
     use experiments::analysis::{Results, ablation, censoring};
-    let flipped = |store: &SqliteStore| -> Result<Vec<String>> {
+    let flipped = |store: &dyn Store| -> Result<Vec<String>> {
         let results = Results::load(store, study.spec.clone())?;
         Ok(ablation::flipped(&results, censoring(&results))?)
     };
@@ -102,13 +103,13 @@ pub(crate) fn pilot(args: &Running) -> Result<u8> {
     let full = Study::find(&args.which)?;
     let mut which = args.which.clone();
     "pilot".clone_into(&mut which.profile);
-    which.store = Some(full.store_path.clone());
+    which.store = Some(full.place.clone());
     let mut study = Study::find(&which)?;
     let args = Running { dirty: true, allow_mixed: true, which, ..args.clone() };
     prepare(&mut study, &args);
     let mut store = study.open()?;
     let trials = study.trials(Stage::Pilot, &experiments::plan::Decisions::default())?;
-    let summary = run_stage(&study, &mut store, Stage::Pilot, trials, &args)?;
+    let summary = run_stage(&study, &mut *store, Stage::Pilot, trials, &args)?;
     if summary.interrupted {
         return Ok(summary.exit_code());
     }
@@ -128,8 +129,8 @@ pub(crate) fn pilot(args: &Running) -> Result<u8> {
         resamples: 1000,
         seed: 0,
     };
-    let cost = forecast(&store, Stage::Pilot, &planned, &study.folder(), options)?;
-    let results = experiments::analysis::Results::load(&store, study.spec.clone())?;
+    let cost = forecast(&*store, Stage::Pilot, &planned, &study.folder(), options)?;
+    let results = experiments::analysis::Results::load(&*store, study.spec.clone())?;
     let repetitions = experiments::analysis::pilot::recommend(&results, &full.spec)?;
     let mut detail = serde_json::to_value(&cost)?;
     detail["repetitions"] = serde_json::to_value(&repetitions)?;
@@ -174,13 +175,13 @@ pub(crate) fn pilot(args: &Running) -> Result<u8> {
 pub(crate) fn replay(args: &OneTrial) -> Result<u8> {
     let study = Study::find(&args.which)?;
     let store = study.open_existing()?;
-    let row = by_prefix(&store, &args.key)?;
+    let row = by_prefix(&*store, &args.key)?;
     let study = under_its_profile(study, &row)?;
     let program = study.program(row.stage)?;
     let plan = study.run_plan(row.stage, Vec::new(), program)?;
     let scratch = study.folder().join("replay").join(&row.key.0);
     std::fs::create_dir_all(&scratch)?;
-    let facts = runner::replay::replay(&store, &plan, &row, args.tolerance, &scratch)?;
+    let facts = runner::replay::replay(&*store, &plan, &row, args.tolerance, &scratch)?;
     let mut store = store;
     store.append_event(&EventRecord {
         at: now(),
@@ -213,7 +214,7 @@ fn under_its_profile(study: Study, row: &TrialRow) -> Result<Study> {
     Study::find(&Which {
         name: study.file.display().to_string(),
         profile: profile.to_owned(),
-        store: Some(study.store_path),
+        store: Some(study.place),
     })
 }
 
@@ -221,7 +222,7 @@ fn under_its_profile(study: Study, row: &TrialRow) -> Result<Study> {
 pub(crate) fn shell(args: &OneTrial) -> Result<u8> {
     let study = Study::find(&args.which)?;
     let store = study.open_existing()?;
-    let row = by_prefix(&store, &args.key)?;
+    let row = by_prefix(&*store, &args.key)?;
     let study = under_its_profile(study, &row)?;
     let program = study.program(row.stage)?;
     let plan = study.run_plan(row.stage, Vec::new(), program)?;
@@ -305,7 +306,7 @@ fn prepare(study: &mut Study, args: &Running) {
 }
 
 /// Refuses a spec that changed in a way that makes earlier trials incomparable (4.4).
-fn guard_changes(study: &Study, store: &mut SqliteStore, args: &Running) -> Result<()> {
+fn guard_changes(study: &Study, store: &mut dyn Store, args: &Running) -> Result<()> {
     let Some(before) = store.experiment()? else { return Ok(()) };
     let hash = study.spec.spec_hash()?;
     if before.spec_hash == hash || before.spec_toml.is_empty() {
@@ -351,7 +352,7 @@ fn open_trials(store: &dyn Store, trials: &[PlannedTrial]) -> Result<usize> {
 /// Runs one stage under the options of the command line.
 pub(crate) fn run_stage(
     study: &Study,
-    store: &mut SqliteStore,
+    store: &mut dyn Store,
     stage: Stage,
     trials: Vec<PlannedTrial>,
     args: &Running,
@@ -388,7 +389,7 @@ pub(crate) fn run_stage(
         allow_dirty: args.dirty || short,
         wait_for_others: args.worker,
         stop: StopSignal::from_process_signals()?,
-        args: std::env::args().collect(),
+        args: std::env::args().map(|word| masked(&word)).collect(),
         ..RunOptions::default()
     };
     let mut observer: Box<dyn Observer> = if args.json {

@@ -12,7 +12,6 @@ use experiments::{
     runner::GitFacts,
     slurm::{self, SlurmJob},
     spec::Launch,
-    store::Store,
 };
 use std::{path::Path, time::Duration};
 
@@ -133,10 +132,7 @@ fn check_tree(study: &Study, args: &Slurm) -> Result<()> {
 
 /// Gives the parts what the study's own store holds already.
 fn seed(study: &Study, root: &Path, tasks: &[u32]) -> Result<()> {
-    if !study.store_path.exists() {
-        return Ok(());
-    }
-    let store = study.open_existing()?;
+    let Some(store) = study.find_store()? else { return Ok(()) };
     let hash = study.spec.spec_hash()?;
     if let Some(known) = store.experiment()?
         && known.spec_hash != hash
@@ -144,11 +140,11 @@ fn seed(study: &Study, root: &Path, tasks: &[u32]) -> Result<()> {
     {
         bail!(
             "{}: made under another spec; `exp run {} --max-trials 0` takes the change over or refuses it",
-            study.store_path.display(),
+            study.place,
             study.words()
         );
     }
-    let counts = slurm::seed_shards(&store, root, tasks, now())?;
+    let counts = slurm::seed_shards(&*store, root, tasks, now())?;
     if counts.settled > 0 {
         eprintln!("{} known results given to the parts", counts.settled);
     }

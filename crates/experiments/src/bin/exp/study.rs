@@ -1,12 +1,15 @@
 //! Finding a study, its spec, its store and its trial program.
 
-use crate::args::Which;
+use crate::{
+    args::Which,
+    place::{Place, make_folder},
+};
 use anyhow::{Context, Result, bail};
 use experiments::{
     plan::{self, Decisions, Outcome, PlannedTrial, Stage},
     runner::{Limits, MetricRule, Program, RunPlan},
     spec::{self, Launch, MetricKind, Resolved, Target},
-    store::{SqliteStore, Store, record::Status},
+    store::{Store, record::Status},
 };
 use std::{
     collections::BTreeMap,
@@ -24,8 +27,8 @@ pub(crate) struct Study {
     pub(crate) file: PathBuf,
     /// `results/`.
     pub(crate) results: PathBuf,
-    /// The store's file.
-    pub(crate) store_path: PathBuf,
+    /// Where the store is.
+    pub(crate) place: Place,
 }
 
 impl Study {
@@ -41,16 +44,26 @@ impl Study {
             eprintln!("{warning}");
         }
         let results = results_folder();
-        let store_path = which
+        let place = which
             .store
             .clone()
-            .unwrap_or_else(|| results.join(spec.results_folder()).join("store.db"));
-        Ok(Self { spec, file, results, store_path })
+            .unwrap_or_else(|| Place::File(results.join(spec.results_folder()).join("store.db")));
+        Ok(Self { spec, file, results, place })
     }
 
-    /// The folder of the store, where logs, artifacts and the report go.
+    /// The folder of logs, artifacts and the report: that of the store's file, or the study's
+    /// usual one when the store is on a server.
     pub(crate) fn folder(&self) -> PathBuf {
-        self.store_path.parent().map_or_else(PathBuf::new, Path::to_path_buf)
+        match &self.place {
+            Place::File(path) => path.parent().map_or_else(PathBuf::new, Path::to_path_buf),
+            Place::Server(_) => self.results.join(self.spec.results_folder()),
+        }
+    }
+
+    /// Name of the study's schema on a server, which takes small letters, digits and `_` only.
+    fn schema(&self) -> String {
+        let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' };
+        self.spec.results_folder().display().to_string().chars().map(plain).collect()
     }
 
     /// The id with the profile that is not the full one, as on a command line.
@@ -63,18 +76,22 @@ impl Study {
     }
 
     /// Opens the store, made if it is not there.
-    pub(crate) fn open(&self) -> Result<SqliteStore> {
-        fs::create_dir_all(self.folder())
-            .with_context(|| format!("make {}", self.folder().display()))?;
-        Ok(SqliteStore::open(&self.store_path)?)
+    pub(crate) fn open(&self) -> Result<Box<dyn Store>> {
+        make_folder(&self.folder())?;
+        self.place.open(&self.schema())
     }
 
     /// Opens the store, which must be there.
-    pub(crate) fn open_existing(&self) -> Result<SqliteStore> {
-        if !self.store_path.exists() {
-            bail!("{}: no results yet; run `exp run {}`", self.store_path.display(), self.words());
-        }
-        Ok(SqliteStore::open_existing(&self.store_path)?)
+    pub(crate) fn open_existing(&self) -> Result<Box<dyn Store>> {
+        let found = self.find_store()?;
+        found.with_context(|| {
+            format!("{}: no results yet; run `exp run {}`", self.place, self.words())
+        })
+    }
+
+    /// Opens the store where there is one.
+    pub(crate) fn find_store(&self) -> Result<Option<Box<dyn Store>>> {
+        self.place.open_existing(&self.schema())
     }
 
     /// What the tune stage has decided, from its stored results.
