@@ -5,10 +5,12 @@
 mod common;
 
 use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use arrow::{
-    array::{Array, AsArray},
-    datatypes::{DataType, Float64Type, Int64Type},
+use arrow_array::{
+    Array,
+    cast::AsArray,
+    types::{Float64Type, Int64Type},
 };
+use arrow_schema::DataType;
 use common::{attempt, claim_request, metric, point, session, trials};
 use experiments::{
     plan::Stage,

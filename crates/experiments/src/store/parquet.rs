@@ -6,10 +6,8 @@ use super::{
     export::{Entry, Kind, Table},
 };
 use ::parquet::{arrow::ArrowWriter, basic::Compression, file::properties::WriterProperties};
-use arrow::{
-    array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray},
-    datatypes::{Field, Schema},
-};
+use arrow_array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
+use arrow_schema::{Field, Schema};
 use std::{fs::File, path::Path, sync::Arc};
 
 /// Writes `table` to `path`, compressed with Snappy; the same table gives the same bytes. A table
