@@ -46,9 +46,25 @@ fn grid(c: &mut Criterion) {
             worlds.reset(Some(1), &ResetOptions::default(), &mut out).unwrap();
             let mut row = actions.iter().cycle();
             let name = format!("{LANES} worlds, {name}, {threads} threads");
-            group.bench_function(name, |b| {
-                b.iter(|| worlds.step(row.next().unwrap(), &mut out).unwrap());
+            group.bench_function(&name, |b| {
+                let out = &mut out;
+                let row = &mut row;
+                // as a roll-out does it: the whole loop runs on a thread of the vector
+                b.iter_custom(|steps| {
+                    worlds.install(|worlds| {
+                        let start = Instant::now();
+                        for _ in 0..steps {
+                            worlds.step(row.next().unwrap(), out).unwrap();
+                        }
+                        start.elapsed()
+                    })
+                });
             });
+            if threads > 1 {
+                group.bench_function(format!("{name}, stepped from outside"), |b| {
+                    b.iter(|| worlds.step(row.next().unwrap(), &mut out).unwrap());
+                });
+            }
         }
     }
     group.finish();
@@ -86,11 +102,11 @@ fn ant(c: &mut Criterion) {
         return;
     }
     let mut group = c.benchmark_group("ant");
-    group.throughput(Throughput::Elements(400));
     // the same motor commands in all, so that all simulate the same motions
     let mut stream = Stream::new(7, 0);
     let actions: Vec<[f64; 8]> =
-        (0..100).map(|_| std::array::from_fn(|_| stream.rng().random_range(-0.3..0.3))).collect();
+        (0..400).map(|_| std::array::from_fn(|_| stream.rng().random_range(-0.3..0.3))).collect();
+    group.throughput(Throughput::Elements(actions.len() as u64));
     let mut qpos = vec![0.0; 15];
     (qpos[2], qpos[3]) = (0.75, 1.0);
     let options = ResetOptions {
@@ -117,6 +133,41 @@ fn ant(c: &mut Criterion) {
             }
         });
     });
+    // The overhead is smaller than what this machine drifts by between two benchmarks, so both are
+    // timed in turn.
+    let mut time = |bare: bool| {
+        let start = Instant::now();
+        if bare {
+            envs::ant::simulate(&qpos, &[0.0; 14], &actions, 5).unwrap();
+        } else {
+            env.restart(&on_floor).unwrap();
+            for action in &actions {
+                env.advance(action).unwrap();
+                env.observe(&mut obs).unwrap();
+            }
+        }
+        start.elapsed().as_secs_f64()
+    };
+    let mut ratios: Vec<f64> = (0..41)
+        .map(|round| {
+            // whichever comes first finds the caches of the other
+            if round % 2 == 0 {
+                let bare = time(true);
+                time(false) / bare
+            } else {
+                let ours = time(false);
+                ours / time(true)
+            }
+        })
+        .collect();
+    ratios.sort_by(f64::total_cmp);
+    eprintln!(
+        "ant-pinpad with observation over the bare library, median of {} pairs: {:.3} (middle half {:.3} to {:.3})",
+        ratios.len(),
+        ratios[20],
+        ratios[10],
+        ratios[30]
+    );
     let mut env = AntV5::new(&AntV5Config::default()).unwrap();
     let mut obs = vec![0.0; env.observation_space().len()];
     group.bench_function("ant-v5, control steps with observation", |b| {

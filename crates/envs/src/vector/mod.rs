@@ -185,9 +185,10 @@ impl<E: Env> Vector<E> {
         self.run(out, |shard| shard.step(actions, mode))
     }
 
-    /// Runs `work` on a thread of this vector. Steps made from outside hand their work over, for
-    /// which the thread pool allocates a small block every few dozen steps; steps made in here
-    /// allocate nothing at all.
+    /// Runs `work`, such as a whole roll-out, on a thread of this vector. A step made from outside
+    /// hands its work over and waits for it, some 50 microseconds that matter to quick worlds, and
+    /// for which the thread pool allocates a small block every few dozen steps; steps made in here
+    /// hand nothing over and allocate nothing at all.
     pub fn install<R: Send>(&mut self, work: impl FnOnce(&mut Self) -> R + Send) -> R {
         match self.pool.clone() {
             Some(pool) => pool.install(|| work(self)),
@@ -208,8 +209,9 @@ impl<E: Env> Vector<E> {
         let failures = match &self.pool {
             None => shard.run(usize::MAX, &work),
             Some(pool) => {
-                // a few pieces per thread even out episodes that end at different times
-                let grain = count.div_ceil(4 * pool.current_num_threads()).max(1);
+                // pieces small enough that no thread waits long for the last one of another: an ant
+                // that lies in its contacts takes several times as long as one that walks
+                let grain = count.div_ceil(16 * pool.current_num_threads()).max(1);
                 if pool.current_thread_index().is_some() {
                     shard.run(grain, &work)
                 } else {
