@@ -3,6 +3,8 @@
 //!
 //! A task draws one sequence from a generator; nothing is remembered between draws, so a data set is
 //! a range of seeds.
+//!
+//! Long because eight short generators stand beside each other with the tests that hold each to its rules.
 
 use rand::{Rng, RngExt};
 use rand_distr::{Distribution, StandardNormal};
