@@ -16,7 +16,7 @@ use super::aggregate::Aggregate;
 use super::error::{Result, degenerate, need, open_unit, out_of_range};
 use super::interval::{Interval, IntervalFlag, IntervalMethod, Jackknife, Sizes, from_replicates};
 use super::scores::{Draw, Indices, Scores};
-use super::tally::Tally;
+use super::tally::Prepared;
 
 /// A number computed from scores; closures `Fn(&Scores) -> f64` and [`Aggregate`] are statistics.
 pub trait Statistic: Sync {
@@ -42,32 +42,6 @@ impl Statistic for Aggregate {
 
     fn is_iqm(&self) -> bool {
         *self == Self::Iqm
-    }
-}
-
-/// A statistic of some scores, made ready to be taken on many draws.
-enum Prepared<'a, S> {
-    Counted(Tally),
-    Gathered(&'a Scores, &'a S),
-}
-
-impl<'a, S: Statistic> Prepared<'a, S> {
-    fn new(scores: &'a Scores, statistic: &'a S) -> Self {
-        if statistic.is_iqm() {
-            Self::Counted(Tally::new(scores))
-        } else {
-            Self::Gathered(scores, statistic)
-        }
-    }
-
-    fn of_draw(&self, work: &mut Work) -> f64 {
-        match self {
-            Self::Counted(tally) => tally.iqm(&work.draw, &mut work.counts),
-            Self::Gathered(scores, statistic) => {
-                work.first.gather(scores, &work.draw);
-                statistic.eval(&work.first, &mut work.scratch)
-            }
-        }
     }
 }
 
@@ -272,7 +246,7 @@ pub(crate) struct Work {
     pub(crate) first: Scores,
     pub(crate) second: Scores,
     pub(crate) scratch: Vec<f64>,
-    counts: Vec<u32>,
+    pub(crate) counts: Vec<u32>,
 }
 
 impl Default for Work {

@@ -3,7 +3,34 @@
 //! All replicates draw from the same values. Sorted once, a replicate is only how often each value
 //! was drawn, and its interquartile mean one walk over these counts.
 
+use super::bootstrap::{Statistic, Work};
 use super::scores::{Draw, Scores};
+
+/// A statistic of some scores, made ready to be taken on many draws.
+pub(crate) enum Prepared<'a, S> {
+    Counted(Tally),
+    Gathered(&'a Scores, &'a S),
+}
+
+impl<'a, S: Statistic> Prepared<'a, S> {
+    pub(crate) fn new(scores: &'a Scores, statistic: &'a S) -> Self {
+        if statistic.is_iqm() {
+            Self::Counted(Tally::new(scores))
+        } else {
+            Self::Gathered(scores, statistic)
+        }
+    }
+
+    pub(crate) fn of_draw(&self, work: &mut Work) -> f64 {
+        match self {
+            Self::Counted(tally) => tally.iqm(&work.draw, &mut work.counts),
+            Self::Gathered(scores, statistic) => {
+                work.first.gather(scores, &work.draw);
+                statistic.eval(&work.first, &mut work.scratch)
+            }
+        }
+    }
+}
 
 /// Scores as places in their sorted values.
 pub(crate) struct Tally {
