@@ -147,7 +147,10 @@ impl Block {
         let d = c.layer.d_model;
         // What is added to the residual stream: variance 2 / n_layers (section 7).
         let scale = (2.0 / c.n_layers as f64).sqrt();
-        let layer = LayerConfig { mixer: c.mixer(i), ..c.layer.clone() }.validate()?;
+        let mixer = c.mixer(i);
+        // Hawk's blocks have no gates of either sign; the mesa blocks between them keep theirs.
+        let negative_gates = c.layer.negative_gates && mixer == Mixer::Mesa;
+        let layer = LayerConfig { mixer, negative_gates, ..c.layer.clone() }.validate()?;
         let mut mix = path.sub("mixer");
         let mixer = if layer.mixer == Mixer::Hawk {
             BlockMixer::Hawk(Hawk::new(&mut mix, &layer, scale)?)

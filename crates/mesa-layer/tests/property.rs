@@ -248,6 +248,26 @@ fn a_model_learns_generates_and_survives_a_file() {
     }
 }
 
+/// Hawk's blocks know no gates of either sign; the mesa blocks between them keep theirs.
+#[test]
+fn a_hybrid_takes_the_gates_of_its_mesa_blocks() {
+    let layer = LayerConfig {
+        negative_gates: true,
+        gamma_bound: None,
+        ridge_floor: 49.0,
+        ridge_init: 50.0,
+        ..layer_config(Mixer::Mesa)
+    };
+    let config =
+        MesaNetConfig { vocab_size: 5, n_layers: 3, layer, ..MesaNetConfig::default() }.hawk_mesa();
+    let mut store = ParamStore::new(Device::Cpu, Kind::Float, SeedTree::new(3));
+    let net = MesaNet::new(&mut store.root(), &config.validate().unwrap()).unwrap();
+    let ids = Tensor::from_slice(&[1_i64, 0, 4, 2]).reshape([1, 4]);
+    let logits = net.forward(&ids, None).unwrap().logits;
+    assert_eq!(logits.size(), [1, 4, 5]);
+    assert_eq!(logits.isfinite().all(), Tensor::from(true));
+}
+
 #[test]
 fn sizes_of_the_paper() {
     for (config, millions) in [
