@@ -290,6 +290,14 @@ fn changed_plans_and_failed_trials_are_told() {
     let key = rows[0]["key"].as_str().unwrap();
     let log = bench.good(&["logs", "demo", "--profile", "smoke", key]);
     assert!(log.contains("AssertionError"), "{log}");
+    // What is a result of a study is an error of the run that only asks whether everything works.
+    let error = bench.ends(2, &["reproduce", "--profile", "smoke"]);
+    assert!(error.contains("scaled (crash)") && error.contains("demo"), "{error}");
+    fs::write(&trial, &text).unwrap();
+    let smoke = ["--profile", "smoke"];
+    let retry = ["retry", "demo", "--status", "crash", "--reason", "mended"];
+    bench.good(&[&retry[..], &smoke].concat());
+    bench.good(&["reproduce", "--profile", "smoke"]);
 }
 
 /// A program whose five parameters are worth 0.05, 0.3, 0.01, 0.2 and 0.1, and nothing together.

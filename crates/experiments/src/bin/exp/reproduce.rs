@@ -112,6 +112,25 @@ fn one(which: &Which, args: &Reproduce) -> Result<()> {
         no_time: false,
         png: false,
     })?;
+    if args.profile == "smoke" { all_ran(which) } else { Ok(()) }
+}
+
+/// A failure is a result of a study, but of a smoke run, which is there to find it, an error.
+fn all_ran(which: &Which) -> Result<()> {
+    let study = Study::find(which)?;
+    let stage = study.spec.main_stage();
+    let trials = study.open_existing()?.trials()?;
+    let failed = trials
+        .iter()
+        .filter(|t| t.stage == stage && !t.retired && t.status.finished() && t.status != Status::Ok)
+        .map(|t| format!("{} ({})", t.method, t.status.word()))
+        .collect::<BTreeSet<_>>();
+    anyhow::ensure!(
+        failed.is_empty(),
+        "trials failed: {}; `exp trials {}` and `exp logs` say more",
+        failed.into_iter().collect::<Vec<_>>().join(", "),
+        study.words()
+    );
     Ok(())
 }
 
